@@ -1,0 +1,170 @@
+"""The public arguments of a convolution, checked and gathered. What is wrong is said here, when traced."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbn._arguments import as_integer, require_floating, require_vector
+from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
+from jaxbn._conv.layout import CHANNELS_LAST, Layout
+
+PADDINGS = ("VALID", "SAME", "SAME_LOWER")
+
+
+class Options(NamedTuple):
+    """What the caller asked for, by the public names, and the name of the function that was asked."""
+
+    function: str
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: Any
+    dimension_numbers: Any
+    preferred_element_type: Any
+    output_padding: Any = 0
+
+
+def conv_arguments(
+    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[Layout, ConvGeometry]:
+    """Layout and geometry of ``conv(x, kernel, bias)``."""
+    layout, window, stride, dilation, groups = _common(options, x, kernel)
+    _, *input_, in_features = (x.shape[axis] for axis in layout.x)
+    *_, channels_in, out_features = (kernel.shape[axis] for axis in layout.kernel)
+    if channels_in * groups != in_features:
+        raise ValueError(
+            f"{options.function}: `kernel` has {channels_in} input channels, `x` has {in_features} with "
+            f"groups={groups}; kernel.shape[{layout.kernel[-2] - kernel.ndim}] must be {in_features / groups:g}"
+        )
+    _require_bias(options.function, bias, out_features)
+    extent = _extent(window, dilation)
+    padding = _explicit_padding(options, len(window))
+    if isinstance(padding, str):
+        padding = _padding_by_name(padding, input_, extent, stride)
+    return layout, ConvGeometry(tuple(input_), window, in_features, out_features, stride, padding, dilation, groups)
+
+
+def conv_transpose_arguments(
+    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[Layout, ConvGeometry]:
+    """Layout of ``conv_transpose(x, kernel, bias)`` and geometry of the convolution that it transposes."""
+    layout, window, stride, dilation, groups = _common(options, x, kernel)
+    _, *input_, in_features = (x.shape[axis] for axis in layout.x)
+    *_, channels_out, channels_in = (kernel.shape[axis] for axis in layout.kernel)
+    if channels_in != in_features:
+        raise ValueError(
+            f"{options.function}: `kernel` has {channels_in} input channels, `x` has {in_features}; kernel.shape"
+            f"[{layout.kernel[-1] - kernel.ndim}] must be {in_features}, as in the convolution that is transposed"
+        )
+    out_features = channels_out * groups
+    _require_bias(options.function, bias, out_features)
+    extent = _extent(window, dilation)
+    extra = _output_padding(options, stride, dilation)
+    padding = _explicit_padding(options, len(window))
+    if isinstance(padding, str):
+        # lax.conv_transpose's sizes.
+        gap = (0 if padding != "VALID" else max(width - step, 0) for width, step in zip(extent, stride, strict=True))
+        output = tuple(size * step + more for size, step, more in zip(input_, stride, gap, strict=True))
+        padding = _padding_by_name(padding, output, extent, stride)
+    else:
+        # PyTorch's sizes. The extra rows lie past the last window, so the convolution's padding ends sooner by as much.
+        output = tuple(
+            (size - 1) * step + width - low - high + more
+            for size, step, width, (low, high), more in zip(input_, stride, extent, padding, extra, strict=True)
+        )
+        padding = tuple((low, high - more) for (low, high), more in zip(padding, extra, strict=True))
+        if min(output) < 0 or min(input_) == 0:
+            raise ValueError(
+                f"{options.function}: `x` has spatial shape {tuple(input_)}, which gives an output of {output} with "
+                f"padding={options.padding!r}; `x` must be larger, or `padding` smaller"
+            )
+    return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups)
+
+
+def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, Sizes, Sizes, Sizes, int]:
+    """Layout, window, stride, dilation and groups: what a convolution and its transpose check alike."""
+    function = options.function
+    for argument, array in (("x", x), ("kernel", kernel)):
+        require_floating(function, argument, array)
+    if x.ndim not in CHANNELS_LAST:
+        raise ValueError(f"{function}: `x` has rank {x.ndim}; it must be 3, 4 or 5: batch, 1 to 3 of space, channels")
+    if kernel.ndim != x.ndim:
+        raise ValueError(f"{function}: `kernel` has rank {kernel.ndim}, `x` has rank {x.ndim}; they must be the same")
+    if kernel.dtype != x.dtype:
+        raise TypeError(f"{function}: `kernel` has dtype {kernel.dtype}, `x` has {x.dtype}; they must be the same")
+    if 0 in kernel.shape:
+        raise ValueError(f"{function}: `kernel` has shape {kernel.shape}; every side must be at least 1")
+    if options.preferred_element_type is not None:
+        require_floating(function, "preferred_element_type", jnp.zeros((), options.preferred_element_type))
+    numbers = CHANNELS_LAST[x.ndim] if options.dimension_numbers is None else options.dimension_numbers
+    layout = Layout.of(lax.conv_dimension_numbers(x.shape, kernel.shape, numbers))
+    groups = as_integer(function, "groups", options.groups, least=1)
+    *window, _, last = (kernel.shape[axis] for axis in layout.kernel)
+    if last % groups:
+        raise ValueError(
+            f"{function}: `groups` is {groups}; it must divide the {last} channels of `kernel`'s last axis"
+        )
+    stride = _sizes(function, "stride", options.stride, len(window))
+    dilation = _sizes(function, "dilation", options.dilation, len(window))
+    return layout, tuple(window), stride, dilation, groups
+
+
+def _extent(window: Sizes, dilation: Sizes) -> Sizes:
+    return tuple(step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True))
+
+
+def _require_bias(function: str, bias: jax.Array | None, features: int) -> None:
+    if bias is not None:
+        require_vector(function, "bias", bias, features, "one entry for each output channel")
+
+
+def _sizes(function: str, argument: str, value: Any, spatial: int, *, least: int = 1) -> Sizes:
+    """An int for all spatial axes, or one for each."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
+    if len(values) != spatial:
+        raise ValueError(
+            f"{function}: `{argument}` is {value!r}; it must be an int, or {spatial}: one for each spatial axis"
+        )
+    return tuple(as_integer(function, argument, entry, least=least) for entry in values)
+
+
+def _explicit_padding(options: Options, spatial: int) -> Padding | str:
+    """The padding as pairs, or as the name of a rule."""
+    padding = options.padding
+    wanted = f"it must be an int, {spatial} pairs of ints (low, high), or one of {', '.join(map(repr, PADDINGS))}"
+    if isinstance(padding, str):
+        if padding.upper() not in PADDINGS:
+            raise ValueError(f"{options.function}: `padding` is {padding!r}; {wanted}")
+        return padding.upper()
+    side = partial(as_integer, options.function, "padding")
+    if not isinstance(padding, (tuple, list)):
+        return ((side(padding), side(padding)),) * spatial
+    if len(padding) != spatial or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in padding):
+        raise ValueError(f"{options.function}: `padding` is {padding!r}; {wanted}")
+    return tuple((side(low), side(high)) for low, high in padding)
+
+
+def _padding_by_name(padding: str, input_: Any, extent: Sizes, stride: Sizes) -> Padding:
+    if padding == "VALID":
+        return ((0, 0),) * len(extent)
+    lower = padding == "SAME_LOWER"
+    return tuple(same_padding(*axis, lower=lower) for axis in zip(input_, extent, stride, strict=True))
+
+
+def _output_padding(options: Options, stride: Sizes, dilation: Sizes) -> Sizes:
+    """PyTorch's extra size at the high end, which tells apart the inputs that a stride brings to one size."""
+    extra = _sizes(options.function, "output_padding", options.output_padding, len(stride), least=0)
+    if any(extra) and isinstance(options.padding, str):
+        raise ValueError(
+            f"{options.function}: `output_padding` is {options.output_padding!r} with padding={options.padding!r}; "
+            f"it goes with explicit padding alone, a name settles the output's size"
+        )
+    if any(more >= max(step, gap) for more, step, gap in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"{options.function}: `output_padding` is {options.output_padding!r}; it must be smaller than the stride "
+            f"{stride} or the dilation {dilation}"
+        )
+    return extra

@@ -1,0 +1,154 @@
+"""The unmodified forwards: the same operations in plain JAX, without a rule, for any mode of autodiff.
+
+They have the public functions' signatures and meaning, are written straight from the definitions, and share no code
+with the rules, which are proven equal to ``jax.grad`` of these. They check no arguments.
+
+    >>> import jax, jax.numpy as jnp, jaxbn
+    >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))
+    >>> by_hand = jax.grad(lambda x: jnp.sum(jaxbn.conv(x, kernel) ** 2))(x)
+    >>> autodiff = jax.grad(lambda x: jnp.sum(jaxbn.reference.conv(x, kernel) ** 2))(x)
+    >>> bool(jnp.allclose(by_hand, autodiff))
+    True
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from jaxbn._norm.moments import Moments
+
+_CHANNELS_LAST = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    flip_kernel: bool = False,
+    dimension_numbers: Any = None,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jaxbn.conv` as one call of `jax.lax.conv_general_dilated` and an addition (D3)."""
+    spatial = x.ndim - 2
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
+    y = lax.conv_general_dilated(
+        x,
+        jnp.flip(kernel, numbers.rhs_spec[2:]) if flip_kernel else kernel,
+        _each(stride, spatial),
+        ((padding, padding),) * spatial if isinstance(padding, int) else padding,
+        rhs_dilation=_each(dilation, spatial),
+        feature_group_count=groups,
+        dimension_numbers=numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return y if bias is None else y + _expand(bias, y, numbers.out_spec[1])
+
+
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[tuple[int, int], ...] = "SAME",
+    output_padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    flip_kernel: bool = False,
+    dimension_numbers: Any = None,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jaxbn.conv_transpose` by its definition: the linear transpose of `conv` in its input."""
+    spatial = x.ndim - 2
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
+    stride, dilation, extra = (_each(option, spatial) for option in (stride, dilation, output_padding))
+    pairs = ((padding, padding),) * spatial if isinstance(padding, int) else padding
+    sizes = []
+    for axis in range(spatial):
+        size, taps = x.shape[numbers.lhs_spec[2 + axis]], kernel.shape[numbers.rhs_spec[2 + axis]]
+        extent = dilation[axis] * (taps - 1) + 1
+        if isinstance(pairs, str):
+            sizes.append(size * stride[axis] + (max(extent - stride[axis], 0) if pairs == "VALID" else 0))
+        else:
+            sizes.append((size - 1) * stride[axis] + extent - sum(pairs[axis]) + extra[axis])
+    if not isinstance(pairs, str):
+        # Rows that `output_padding` adds lie past the last window: the convolution must not read on there.
+        pairs = tuple((low, high - more) for (low, high), more in zip(pairs, extra, strict=True))
+
+    out_spec, lhs_spec = numbers.out_spec, numbers.lhs_spec
+    shape = dict(zip(out_spec, (x.shape[lhs_spec[0]], kernel.shape[numbers.rhs_spec[1]] * groups, *sizes), strict=True))
+    transposed = jax.linear_transpose(
+        lambda y: conv(
+            y,
+            kernel,
+            stride=stride,
+            padding=pairs,
+            dilation=dilation,
+            groups=groups,
+            flip_kernel=flip_kernel,
+            dimension_numbers=lax.ConvDimensionNumbers(out_spec, numbers.rhs_spec, lhs_spec),
+            precision=precision,
+        ),
+        jax.ShapeDtypeStruct([shape[axis] for axis in range(x.ndim)], x.dtype),
+    )
+    (y,) = transposed(x)
+    y = y if preferred_element_type is None else y.astype(preferred_element_type)
+    return y if bias is None else y + _expand(bias, y, out_spec[1])
+
+
+def batch_norm(
+    x: jax.Array,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm` in two passes, the mean and then the mean square about it (D13)."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    others = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
+    mean = jnp.mean(wide, others)
+    var = jnp.mean(jnp.square(wide - _expand(mean, wide, axis)), others)
+    count = jnp.full(mean.shape, x.size // max(mean.size, 1), jnp.int32)
+    y = batch_norm_inference(wide, mean, var, gamma, beta, axis=axis, epsilon=epsilon)
+    return y.astype(x.dtype), Moments(mean, var, count)
+
+
+def batch_norm_inference(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """`jaxbn.batch_norm_inference` as the formula has it (D10)."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean, var = (_expand(moment, wide, axis) for moment in (mean, var))
+    y = (wide - mean) / jnp.sqrt(var + epsilon)
+    y = y if gamma is None else y * _expand(gamma, y, axis)
+    y = y if beta is None else y + _expand(beta, y, axis)
+    return y.astype(x.dtype)
+
+
+def _each(option: int | Sequence[int], spatial: int) -> tuple[int, ...]:
+    return (option,) * spatial if isinstance(option, int) else tuple(option)
+
+
+def _expand(vector: jax.Array, like: jax.Array, axis: int) -> jax.Array:
+    others = [other for other in range(like.ndim) if other != axis % like.ndim]
+    return jnp.expand_dims(vector.astype(like.dtype), others)
