@@ -4,13 +4,18 @@ import jax
 import jax.numpy as jnp
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """``x`` in at least float32, in which statistics and sums are computed."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
 def channel_sum(x: jax.Array, axis: int = -1) -> jax.Array:
     """``Σ x`` over every axis but ``axis``, in at least float32.
 
     The first axis is summed before the rest: its sum runs along whole rows of memory, which XLA's CPU compiler turns
     into vector instructions, and partial sums of few terms lose fewer digits than one long one.
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widened(x)
     axis = axis % x.ndim
     first, *rest = (other for other in range(x.ndim) if other != axis)
     return x.sum(first, keepdims=True).sum(rest, keepdims=True).reshape(-1)

@@ -8,7 +8,7 @@ gradient of such a bias is exactly zero (the deck's D16 sums to zero over the ba
     >>> import jax, jax.numpy as jnp
     >>> from jaxbn import cnn
     >>> params, state = cnn.init(jax.random.key(0), cnn.CNNConfig(features=(8, 16)))
-    >>> logits, state = cnn.apply(params, state, jnp.zeros((2, 8, 8, 1)), train=True)
+    >>> logits, state = cnn.apply(params, state, jnp.zeros((2, 8, 8, 1), jnp.float32), train=True)
     >>> logits.shape
     (2, 10)
 """
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxbn._channels import widened
 from jaxbn._conv.rules import conv
 from jaxbn._norm.moments import Moments
 from jaxbn._norm.rules import batch_norm, batch_norm_inference
@@ -34,7 +35,7 @@ class CNNConfig:
         classes: Number of logits.
         in_channels: Channels of the images.
         features: Output channels of each block, the first at the images' resolution, each next at half the last one's.
-        dtype: Dtype of the parameters and the running statistics.
+        dtype: Dtype of the parameters; the running statistics are in at least float32.
     """
 
     classes: int = 10
@@ -88,7 +89,7 @@ def init(key: PRNGKeyArray, config: CNNConfig = CNNConfig()) -> tuple[Params, St
         for block_key, width_in, width in zip(block_keys, widths[:-1], widths[1:], strict=True)
     )
     dense_kernel = jax.nn.initializers.lecun_normal()(dense_key, (widths[-1], config.classes), config.dtype)
-    state = tuple(RunningAverage(zeros(width), ones(width)) for width in config.features)
+    state = tuple(RunningAverage(widened(zeros(width)), widened(ones(width))) for width in config.features)
     return Params(blocks, DenseParams(dense_kernel, zeros(config.classes))), state
 
 
@@ -130,8 +131,4 @@ def apply(
 def _updated(running: RunningAverage, moments: Moments, momentum: float) -> RunningAverage:
     """The exponential average; the loss does not reach back through it."""
     batch = RunningAverage(moments.mean, moments.var)
-    return jax.tree.map(
-        lambda old, new: ((1 - momentum) * old + momentum * jax.lax.stop_gradient(new)).astype(old.dtype),
-        running,
-        batch,
-    )
+    return jax.tree.map(lambda old, new: (1 - momentum) * old + momentum * jax.lax.stop_gradient(new), running, batch)

@@ -117,7 +117,7 @@ def batch_norm(
     epsilon: float = 1e-5,
 ) -> tuple[jax.Array, Moments]:
     """`jaxbn.batch_norm` in two passes, the mean and then the mean square about it (D13)."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _at_least_float32(x)
     others = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
     mean = jnp.mean(wide, others)
     var = jnp.mean(jnp.square(wide - _expand(mean, wide, axis)), others)
@@ -137,7 +137,7 @@ def batch_norm_inference(
     epsilon: float = 1e-5,
 ) -> jax.Array:
     """`jaxbn.batch_norm_inference` as the formula has it (D10)."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _at_least_float32(x)
     mean, var = (_expand(moment, wide, axis) for moment in (mean, var))
     y = (wide - mean) / jnp.sqrt(var + epsilon)
     y = y if gamma is None else y * _expand(gamma, y, axis)
@@ -147,6 +147,10 @@ def batch_norm_inference(
 
 def _each(option: int | Sequence[int], spatial: int) -> tuple[int, ...]:
     return (option,) * spatial if isinstance(option, int) else tuple(option)
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
 
 
 def _expand(vector: jax.Array, like: jax.Array, axis: int) -> jax.Array:

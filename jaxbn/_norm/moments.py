@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxbn._channels import along_channels, channel_sum
+from jaxbn._channels import along_channels, channel_sum, widened
 
 
 class Moments(NamedTuple):
@@ -30,7 +30,7 @@ def count_of(x: jax.Array, axis: int) -> int:
 
 def centred_moments(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``x − μ`` in at least float32, ``μ`` and ``σ²``, in two passes: squares of what is centred do not cancel."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widened(x)
     count = count_of(x, axis)
     mean = channel_sum(x, axis) / count
     centred = x - along_channels(mean, x, axis)

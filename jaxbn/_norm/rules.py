@@ -30,7 +30,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbn._arguments import as_integer, as_optional_array, require_floating, require_vector
-from jaxbn._channels import along_channels as _along, channel_sum
+from jaxbn._channels import along_channels as _along, channel_sum, widened
 from jaxbn._norm.moments import Moments, centred_moments, count_of
 
 
@@ -257,7 +257,7 @@ def _config(function: str, x: jax.Array, axis: Any, epsilon: Any, **vectors: jax
 
 def _centre(x: jax.Array, mean: jax.Array, axis: int) -> jax.Array:
     """``x − μ`` in at least float32."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widened(x)
     return x - _along(mean, x, axis)
 
 

@@ -1,0 +1,121 @@
+"""Below float64 the rules are as precise as autodiff of the reference in the same dtype, and keep every dtype.
+
+The precision rule of the design: for each argument, pooled over the cotangents and each divided by its ‖dy‖∞, the
+worst error against float64 is at most four times autodiff's, or the floor 8 · eps · √N · S, with S the largest
+‖want‖∞ / ‖dy‖∞ and N the size of dy.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbn
+from tests.cases import COVERING_CASES, LAYOUTS, Case, conv_case, norm_case
+from tests.compare import jitted_pullback
+
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+GAUSSIAN_COTANGENTS = 16
+
+
+def all_cotangents(outputs: list[Any], dtype: Any) -> list[list[jax.Array]]:
+    """Sixteen normal ones, and what is special: constant, y itself, y + 1, one-hot, alternating."""
+    generator = np.random.default_rng(0)
+    normal = [[generator.normal(size=y.shape) for y in outputs] for _ in range(GAUSSIAN_COTANGENTS)]
+    one_hot = [np.zeros(y.shape) for y in outputs]
+    for each in one_hot:
+        each.flat[each.size // 2] = 1.0
+    special = [
+        [np.ones(y.shape) for y in outputs],
+        [np.asarray(y) for y in outputs],
+        [np.asarray(y) + 1 for y in outputs],
+        one_hot,
+        [np.resize([1.0, -1.0], y.shape) for y in outputs],
+    ]
+    return [[jnp.asarray(each, dtype) for each in dy] for dy in normal + special]
+
+
+def rounded(arrays: list[jax.Array], dtype: Any) -> list[jax.Array]:
+    return [array.astype(dtype) for array in arrays]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *COVERING_CASES,
+        conv_case("conv", 2, ((3, 3), 1, 1), "SAME", (16, 24, 1), LAYOUTS[2][0]),
+        norm_case("batch_norm", (16, 8, 8, 3), -1, (1, 1)),
+        norm_case("batch_norm_inference", (16, 8, 8, 3), -1, (1, 1)),
+    ],
+    ids=str,
+)
+def test_the_precision_rule(case: Case, dtype: Any) -> None:
+    low = rounded(case.arrays(), dtype)
+    exact = rounded(low, jnp.float64)
+    truth = jitted_pullback(case.function(jaxbn.reference))
+    ours, autodiff = (jitted_pullback(case.function(module)) for module in (jaxbn, jaxbn.reference))
+    outputs = case.function(jaxbn.reference)(*exact)
+    out_dtypes = [y.dtype for y in jax.eval_shape(case.function(jaxbn), *low)]
+
+    worst = {"ours": np.zeros(len(low)), "autodiff": np.zeros(len(low))}
+    largest = np.zeros(len(low))
+    for dy in all_cotangents(outputs, dtype):
+        scale = max(float(jnp.max(jnp.abs(each.astype(jnp.float64)))) for each in dy)
+        _, wanted = truth(exact, rounded(dy, jnp.float64))
+        sent = [each.astype(out_dtype) for each, out_dtype in zip(dy, out_dtypes, strict=True)]
+        for name, function in (("ours", ours), ("autodiff", autodiff)):
+            _, got = function(low, sent)
+            errors = [np.max(np.abs(np.asarray(g, np.float64) - w)) / scale for g, w in zip(got, wanted, strict=True)]
+            worst[name] = np.maximum(worst[name], errors)
+        largest = np.maximum(largest, [np.max(np.abs(w)) / scale for w in wanted])
+
+    size = sum(y.size for y in outputs)
+    budget = np.maximum(4 * worst["autodiff"], 8 * float(jnp.finfo(dtype).eps) * np.sqrt(size) * largest)
+    assert np.all(worst["ours"] <= budget), dict(zip(case.names, zip(worst["ours"], budget, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, jnp.float64], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", COVERING_CASES, ids=str)
+def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
+    """The vectors beside ``x`` in other dtypes than its own, as float32 parameters beside bfloat16 images."""
+    others = {"gamma": jnp.float32, "beta": jnp.float64, "bias": jnp.float32, "mean": jnp.bfloat16, "var": jnp.float32}
+    arrays = [
+        array.astype(others.get(name, dtype))
+        for name, array in zip(case.names, rounded(case.arrays(), dtype), strict=True)
+    ]
+    outputs, vjp = jax.vjp(case.function(jaxbn), *arrays)
+    gradients = vjp([jnp.ones_like(y) for y in outputs])
+    assert outputs[0].dtype == dtype
+    assert all(moment.dtype == jnp.promote_types(dtype, dtype) or moment.dtype == jnp.float32 for moment in outputs[1:])
+    assert [each.dtype for each in gradients] == [each.dtype for each in arrays]
+
+
+def test_statistics_of_half_precision_are_in_float32() -> None:
+    for dtype in (jnp.bfloat16, jnp.float16):
+        # 4096 values of 1 and 4096 of 3: a sum in half precision stops growing long before.
+        x = jnp.concatenate([jnp.ones((4096, 2), dtype), jnp.full((4096, 2), 3, dtype)])
+        y, moments = jaxbn.batch_norm(x)
+        assert (y.dtype, moments.mean.dtype, moments.var.dtype) == (dtype, jnp.float32, jnp.float32)
+        assert moments.mean.tolist() == [2, 2]
+        assert moments.var.tolist() == [1, 1]
+        assert moments.count.tolist() == [8192, 8192]
+        assert moments.count.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
+def test_half_precision_operands_with_float32_sums(operation: str) -> None:
+    """Products of bfloat16 are exact in float32, so y is autodiff's in float32; the gradients are rounded once."""
+    case = conv_case(operation, 2, ((3, 2), 2, 1), "SAME", (4, 6, 2), None, preferred_element_type=jnp.float32)
+    low = rounded(case.arrays(), jnp.bfloat16)
+    outputs, vjp = jax.vjp(case.function(jaxbn), *low)
+    dy = [jnp.asarray(np.random.default_rng(0).normal(size=outputs[0].shape), jnp.bfloat16).astype(jnp.float32)]
+    gradients = vjp(dy)
+    truth, wanted = jitted_pullback(case.function(jaxbn.reference))(rounded(low, jnp.float32), dy)
+    assert outputs[0].dtype == jnp.float32
+    np.testing.assert_allclose(outputs[0], truth[0], rtol=0, atol=1e-5)
+    for got, want in zip(gradients, wanted, strict=True):
+        assert got.dtype == jnp.bfloat16
+        assert np.max(np.abs(np.asarray(got, np.float32) - want)) <= 2**-8 * np.max(np.abs(want))
