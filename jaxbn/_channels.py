@@ -2,11 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+
+def wide_dtype(dtype: np.dtype) -> np.dtype:
+    """At least float32, in which statistics and sums are computed."""
+    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """``x`` in at least float32, in which statistics and sums are computed."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    return x.astype(wide_dtype(x.dtype))
 
 
 def channel_sum(x: jax.Array, axis: int = -1) -> jax.Array:

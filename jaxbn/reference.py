@@ -11,7 +11,6 @@ with the rules, which are proven equal to ``jax.grad`` of these. They check no a
     True
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -145,8 +144,8 @@ def batch_norm_inference(
     return y.astype(x.dtype)
 
 
-def _each(option: int | Sequence[int], spatial: int) -> tuple[int, ...]:
-    return (option,) * spatial if isinstance(option, int) else tuple(option)
+def _each(option: int | tuple[int, ...], spatial: int) -> tuple[int, ...]:
+    return tuple(option) if isinstance(option, (tuple, list)) else (option,) * spatial
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:

@@ -17,7 +17,8 @@ def test_value_and_pullback_equal_autodiff_of_the_reference(case: Case) -> None:
         dy = cotangents(shapes, seed)
         (y, gradients), (y_wanted, wanted) = ours(arrays, dy), reference(arrays, dy)
         assert_close(y, y_wanted, 1e-12)
-        assert_close(gradients, wanted, case.tolerance, case.names)
+        for name, got, want in zip(case.names, gradients, wanted, strict=True):
+            assert_close(got, want, case.tolerance if name == "x" else 1e-12, [name])
 
 
 def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:

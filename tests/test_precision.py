@@ -106,6 +106,14 @@ def test_statistics_of_half_precision_are_in_float32() -> None:
 
 
 @pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
+def test_the_bias_gradient_is_summed_in_float32(operation: str) -> None:
+    """257 is no bfloat16: a sum that is rounded on its way over the axes is not 257 · 33."""
+    x, kernel, bias = jnp.ones((257, 33, 1), jnp.bfloat16), jnp.ones((1, 1, 1), jnp.bfloat16), jnp.ones(1, jnp.float32)
+    y, vjp = jax.vjp(getattr(jaxbn, operation), x, kernel, bias)
+    assert vjp(jnp.ones_like(y))[2].tolist() == [257 * 33]
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
 def test_half_precision_operands_with_float32_sums(operation: str) -> None:
     """Products of bfloat16 are exact in float32, so y is autodiff's in float32; the gradients are rounded once."""
     case = conv_case(operation, 2, ((3, 2), 2, 1), "SAME", (4, 6, 2), None, preferred_element_type=jnp.float32)

@@ -14,7 +14,7 @@ from tests.cases import COVERING_CASES, Case, conv_case, norm_case
 from tests.compare import assert_close, cotangents, pullback
 
 covering = pytest.mark.parametrize("case", COVERING_CASES, ids=str)
-drawn = settings(max_examples=15, deadline=None, derandomize=True)
+drawn = settings(max_examples=15, deadline=None)
 
 
 @covering
@@ -56,7 +56,7 @@ def one_for_each(spatial: int, least: int, most: int) -> st.SearchStrategy[tuple
 def test_convolutions_of_any_geometry(operation: str, data: st.DataObject) -> None:
     spatial = data.draw(st.integers(1, 2), "spatial")
     each = partial(one_for_each, spatial)
-    pairs = st.tuples(*[st.tuples(st.integers(-1, 3), st.integers(-1, 3))] * spatial)
+    pairs = st.tuples(*[st.tuples(st.integers(-3, 3), st.integers(-3, 3))] * spatial)
     groups, per_group_in, per_group_out = data.draw(st.tuples(*[st.integers(1, 3)] * 3), "groups, channels")
     case = conv_case(
         operation,
@@ -83,4 +83,4 @@ def test_batch_norm_of_any_shape(data: st.DataObject) -> None:
     arrays = case.arrays()
     dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
     got, want = (jax.jit(partial(pullback, case.function(module)))(arrays, dy) for module in (jaxbn, jaxbn.reference))
-    assert_close(got, want, 1e-11 if case.tolerance == 1e-12 else case.tolerance)
+    assert_close(got, want, case.tolerance)

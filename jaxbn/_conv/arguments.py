@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from jaxbn._arguments import as_integer, require_floating, require_vector
@@ -88,7 +87,7 @@ def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, 
     """Layout, window, stride, dilation and groups: what a convolution and its transpose check alike."""
     function = options.function
     for argument, array in (("x", x), ("kernel", kernel)):
-        require_floating(function, argument, array)
+        require_floating(function, argument, array.dtype)
     if x.ndim not in CHANNELS_LAST:
         raise ValueError(f"{function}: `x` has rank {x.ndim}; it must be 3, 4 or 5: batch, 1 to 3 of space, channels")
     if kernel.ndim != x.ndim:
@@ -98,7 +97,7 @@ def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, 
     if 0 in kernel.shape:
         raise ValueError(f"{function}: `kernel` has shape {kernel.shape}; every side must be at least 1")
     if options.preferred_element_type is not None:
-        require_floating(function, "preferred_element_type", jnp.zeros((), options.preferred_element_type))
+        require_floating(function, "preferred_element_type", options.preferred_element_type)
     numbers = CHANNELS_LAST[x.ndim] if options.dimension_numbers is None else options.dimension_numbers
     layout = Layout.of(lax.conv_dimension_numbers(x.shape, kernel.shape, numbers))
     groups = as_integer(function, "groups", options.groups, least=1)

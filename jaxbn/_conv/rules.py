@@ -23,12 +23,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxbn._arguments import as_optional_array
+from jaxbn._arguments import as_array, as_optional_array
 from jaxbn._channels import along_channels, channel_sum
 from jaxbn._conv.arguments import Options, conv_arguments, conv_transpose_arguments
 from jaxbn._conv.geometry import ConvGeometry
@@ -93,7 +92,7 @@ def conv(
     References:
         Deck, D1 to D9.
     """
-    x, kernel, bias = jnp.asarray(x), jnp.asarray(kernel), as_optional_array(bias)
+    x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
     options = Options("conv", stride, padding, dilation, groups, dimension_numbers, preferred_element_type)
     layout, geometry = conv_arguments(options, x, kernel, bias)
     config = _Config(geometry, Arithmetic(precision, preferred_element_type))
@@ -195,7 +194,7 @@ def conv_transpose(
     References:
         Deck, D5 as a forward.
     """
-    x, kernel, bias = jnp.asarray(x), jnp.asarray(kernel), as_optional_array(bias)
+    x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
     options = Options(
         "conv_transpose", stride, padding, dilation, groups, dimension_numbers, preferred_element_type, output_padding
     )

@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxbn._arguments import as_integer, as_optional_array, require_floating, require_vector
-from jaxbn._channels import along_channels as _along, channel_sum, widened
+from jaxbn._arguments import as_array, as_integer, as_optional_array, as_positive, require_floating, require_vector
+from jaxbn._channels import along_channels as _along, channel_sum, wide_dtype, widened
 from jaxbn._norm.moments import Moments, centred_moments, count_of
 
 
@@ -79,10 +79,10 @@ def batch_norm(
     References:
         Deck, D10, D13 to D16.
     """
-    x, gamma, beta = jnp.asarray(x), as_optional_array(gamma), as_optional_array(beta)
+    x, gamma, beta = as_array(x), as_optional_array(gamma), as_optional_array(beta)
     config = _config("batch_norm", x, axis, epsilon, gamma=gamma, beta=beta)
-    if x.size == 0:
-        raise ValueError(f"batch_norm: `x` has shape {x.shape}; there must be at least one value of each channel")
+    if 0 in x.shape:
+        raise ValueError(f"batch_norm: `x` has shape {x.shape}; there must be a channel, and a value of each")
     outputs: Any = _batch_norm(config, x, gamma, beta)
     y, mean, var = outputs
     return y, Moments(mean, var, jnp.full(mean.shape, count_of(x, config.axis), jnp.int32))
@@ -124,15 +124,16 @@ def _batch_norm_bwd(
     dy, dmean, dvar = cotangents
     centred = _centre(x, mean, config.axis)
     dy = dy.astype(centred.dtype)
+    along = partial(_along, like=dy, axis=config.axis)
     count = count_of(x, config.axis)
     dbeta = channel_sum(dy, config.axis)
-    dgamma = channel_sum(dy * centred, config.axis) * inv_std
+    x_hat = centred * along(inv_std)
+    dgamma = channel_sum(dy * x_hat, config.axis)
 
-    scale = _scale(inv_std, gamma)
-    per_centred = (2 * dvar - scale * inv_std * dgamma) / count
-    direct_and_through_mean = _along(scale, dy, config.axis) * (dy - _along(dbeta / count, dy, config.axis))
-    through_var = _along(per_centred, dy, config.axis) * centred
-    dx = direct_and_through_mean + through_var + _along(dmean / count, dy, config.axis)
+    direct_and_through_mean = along(_scale(inv_std, gamma)) * (dy - along(dbeta / count))
+    through_var = x_hat * along(-_scale(inv_std, gamma) * dgamma / count)
+    of_moments = along(dmean / count) + centred * along(2 * dvar / count)
+    dx = direct_and_through_mean + through_var + of_moments
     return dx.astype(x.dtype), _like(dgamma, gamma), _like(dbeta, beta)
 
 
@@ -158,7 +159,7 @@ def batch_norm_inference(
 
         dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
-    Saved for the backward pass: ``x`` and the vectors, which the caller holds, and one more vector of channels.
+    Saved for the backward pass: the arguments, which the caller holds; nothing is added.
 
     Args:
         x: As in `batch_norm`; it may be empty.
@@ -186,7 +187,7 @@ def batch_norm_inference(
     References:
         Deck, D10, D15 (the direct term).
     """
-    x, mean, var = jnp.asarray(x), jnp.asarray(mean), jnp.asarray(var)
+    x, mean, var = as_array(x), as_array(mean), as_array(var)
     gamma, beta = as_optional_array(gamma), as_optional_array(beta)
     config = _config("batch_norm_inference", x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
     return _batch_norm_inference(config, x, mean, var, gamma, beta)
@@ -204,8 +205,7 @@ class _InferenceResiduals(NamedTuple):
 def _batch_norm_inference(
     config: _Config, x: jax.Array, mean: jax.Array, var: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
 ) -> jax.Array:
-    centred = _centre(x, mean, config.axis)
-    return _affine(centred, _inv_std(var, centred, config), gamma, beta, config.axis).astype(x.dtype)
+    return _batch_norm_inference_fwd(config, x, mean, var, gamma, beta)[0]
 
 
 def _batch_norm_inference_fwd(
@@ -224,7 +224,7 @@ def _batch_norm_inference_bwd(
     inv_std = _inv_std(var, centred, config)
     dy = dy.astype(centred.dtype)
     dbeta = channel_sum(dy, config.axis)
-    dgamma = channel_sum(dy * centred, config.axis) * inv_std
+    dgamma = channel_sum(dy * (centred * _along(inv_std, dy, config.axis)), config.axis)
 
     scale = _scale(inv_std, gamma)
     dx = _along(scale, dy, config.axis) * dy
@@ -239,7 +239,7 @@ _batch_norm_inference.defvjp(_batch_norm_inference_fwd, _batch_norm_inference_bw
 
 def _config(function: str, x: jax.Array, axis: Any, epsilon: Any, **vectors: jax.Array | None) -> _Config:
     """The checked options of a batch norm whose other arguments are ``vectors`` of channels."""
-    require_floating(function, "x", x)
+    require_floating(function, "x", x.dtype)
     if x.ndim < 2:
         raise ValueError(f"{function}: `x` has rank {x.ndim}; it must have at least two axes, batch and channels")
     axis = as_integer(function, "axis", axis)
@@ -247,12 +247,11 @@ def _config(function: str, x: jax.Array, axis: Any, epsilon: Any, **vectors: jax
         raise ValueError(
             f"{function}: `axis` is {axis}, `x` has rank {x.ndim}; it must be from {-x.ndim} to {x.ndim - 1}"
         )
-    if not epsilon > 0:
-        raise ValueError(f"{function}: `epsilon` is {epsilon}; it must be positive")
+    epsilon = as_positive(function, "epsilon", epsilon, wide_dtype(x.dtype))
     for argument, vector in vectors.items():
         if vector is not None:
             require_vector(function, argument, vector, x.shape[axis], f"one entry for each channel of x.shape[{axis}]")
-    return _Config(axis % x.ndim, float(epsilon))
+    return _Config(axis % x.ndim, epsilon)
 
 
 def _centre(x: jax.Array, mean: jax.Array, axis: int) -> jax.Array:
