@@ -44,7 +44,8 @@ def conv_arguments(
     padding = _explicit_padding(options, len(window))
     if isinstance(padding, str):
         padding = _padding_by_name(padding, input_, extent, stride)
-    return layout, ConvGeometry(tuple(input_), window, in_features, out_features, stride, padding, dilation, groups)
+    ones = (1,) * len(window)
+    return layout, ConvGeometry(tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones)
 
 
 def conv_transpose_arguments(
@@ -81,7 +82,8 @@ def conv_transpose_arguments(
                 f"{options.function}: `x` has spatial shape {tuple(input_)}, which gives an output of {output} with "
                 f"padding={options.padding!r}; `x` must be larger, or `padding` smaller"
             )
-    return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups)
+    ones = (1,) * len(window)
+    return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups, ones)
 
 
 def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, Sizes, Sizes, Sizes, int]:

@@ -32,7 +32,8 @@ from jaxbn._arguments import as_optional_array
 from jaxbn._channels import along_channels, channel_sum
 from jaxbn._conv.arguments import Options, conv_arguments, conv_transpose_arguments
 from jaxbn._conv.geometry import ConvGeometry
-from jaxbn._conv.maps import Arithmetic, convolve, input_gradient, kernel_gradient
+from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
 
 
 def conv(
