@@ -49,11 +49,10 @@ def compute(
 ) -> jax.Array:
     """The map of every member, the result in ``shape``."""
     if 0 in left.shape or 0 in right.shape or 0 in shape:
-        return jnp.zeros(shape, arithmetic.result_type(left, right))
+        return jnp.zeros(shape, arithmetic.result_type(left))
 
     def one(geometry: ConvGeometry, left: jax.Array, right: jax.Array) -> jax.Array:
-        algorithm = algorithms.choose(map_name, geometry, platform, arithmetic.algorithm)
-        return getattr(algorithm, map_name)(geometry, arithmetic, left, right)
+        return algorithms.run(map_name, geometry, arithmetic._replace(platform=platform), left, right)
 
     def member(left: jax.Array, right: jax.Array) -> jax.Array:
         def of_left(geometry: ConvGeometry, left: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ def _plain_kernel_gradient(
 
 
 def _contraction(left: jax.Array, right: jax.Array, arithmetic: Arithmetic) -> jax.Array:
-    return (jnp.sum(left) * jnp.sum(right)).astype(arithmetic.result_type(left, right))
+    return (jnp.sum(left) * jnp.sum(right)).astype(arithmetic.result_type(left))
 
 
 _convolve = define_bilinear("convolve", _plain_convolve, partial(families.compute, "convolve"))
