@@ -8,8 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbn._arguments import as_integer, require_floating, require_vector
+from jaxbn._conv.algorithms import ALGORITHMS
+from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
+
+Operand = jax.Array | jax.ShapeDtypeStruct
+"""An array, or the shape and dtype of one that is not there: a gradient's."""
 
 PADDINGS = ("VALID", "SAME", "SAME_LOWER")
 
@@ -24,11 +29,12 @@ class Options(NamedTuple):
     groups: Any
     dimension_numbers: Any
     preferred_element_type: Any
+    algorithm: Any = None
     output_padding: Any = 0
 
 
 def conv_arguments(
-    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+    options: Options, x: Operand, kernel: Operand, bias: jax.Array | None
 ) -> tuple[Layout, ConvGeometry]:
     """Layout and geometry of ``conv(x, kernel, bias)``."""
     layout, window, stride, dilation, groups = _common(options, x, kernel)
@@ -45,11 +51,13 @@ def conv_arguments(
     if isinstance(padding, str):
         padding = _padding_by_name(padding, input_, extent, stride)
     ones = (1,) * len(window)
-    return layout, ConvGeometry(tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones)
+    return layout, ConvGeometry(
+        tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones
+    )
 
 
 def conv_transpose_arguments(
-    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+    options: Options, x: Operand, kernel: Operand, bias: jax.Array | None
 ) -> tuple[Layout, ConvGeometry]:
     """Layout of ``conv_transpose(x, kernel, bias)`` and geometry of the convolution that it transposes."""
     layout, window, stride, dilation, groups = _common(options, x, kernel)
@@ -86,7 +94,22 @@ def conv_transpose_arguments(
     return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups, ones)
 
 
-def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, Sizes, Sizes, Sizes, int]:
+def arithmetic_of(options: Options, geometry: ConvGeometry, precision: lax.PrecisionLike) -> Arithmetic:
+    """How to compute; raises ``ValueError`` where the algorithm that the caller forces is none or does not apply."""
+    name = options.algorithm
+    if name is not None:
+        known = f"it must be None or one of {', '.join(map(repr, ALGORITHMS))}"
+        if name not in ALGORITHMS:
+            raise ValueError(f"{options.function}: `algorithm` is {name!r}; {known}")
+        if not ALGORITHMS[name].applies(geometry):
+            fitting = ", ".join(repr(other) for other, module in ALGORITHMS.items() if module.applies(geometry))
+            raise ValueError(
+                f"{options.function}: `algorithm` is {name!r}, which does not apply to this convolution; {fitting} do"
+            )
+    return Arithmetic(precision, options.preferred_element_type, name)
+
+
+def _common(options: Options, x: Operand, kernel: Operand) -> tuple[Layout, Sizes, Sizes, Sizes, int]:
     """Layout, window, stride, dilation and groups: what a convolution and its transpose check alike."""
     function = options.function
     for argument, array in (("x", x), ("kernel", kernel)):

@@ -4,9 +4,10 @@ Along one spatial axis, an output index ``p`` and a tap ``n`` of the kernel meet
 
     i · input_dilation = p · stride + n · dilation − low
 
-where the input dilation is 1 but for `jaxbn.conv_general_dilated`, which can spread its input. Everything here follows from that line. For a unit stride, a unit dilation and a kernel of odd side ``N`` it is the
-deck's ``i = p + n`` in indices counted from the corner, with ``low = 0`` for the valid region (D1) and
-``low = (N−1)/2`` for the zero-padded image (D9).
+where the input dilation is 1 but for `jaxbn.conv_general_dilated`, which can spread its input. Everything here follows
+from that line. For a unit stride, a unit dilation and a kernel of odd side ``N`` it is the deck's ``i = p + n`` in
+indices counted from the corner, with ``low = 0`` for the valid region (D1) and ``low = (N−1)/2`` for the zero-padded
+image (D9).
 """
 
 from collections.abc import Iterator

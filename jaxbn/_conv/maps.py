@@ -40,7 +40,7 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
 
 def _bind(primitive, geometry, arithmetic, left, right):
     # A precision that the context sets is read now, as JAX does, not when the program is lowered.
-    precision = arithmetic.precision or jax.config.jax_default_matmul_precision
+    precision = arithmetic.precision or jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return bind(primitive, left, right, geometry=geometry, arithmetic=arithmetic._replace(precision=precision))
 
 
@@ -57,9 +57,7 @@ def _plain_input_gradient(
     return dense.input_gradient(geometry, arithmetic, dy, kernel)
 
 
-def _plain_kernel_gradient(
-    x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic
-) -> jax.Array:
+def _plain_kernel_gradient(x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic) -> jax.Array:
     """Any contraction will do here. JAX's convolution does not: its type knows no sharded axis that is summed over."""
     shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)
     return jnp.broadcast_to(_contraction(x, dy, arithmetic), shape)

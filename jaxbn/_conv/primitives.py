@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from jaxbn._varying import vary_alike
 
 
 class Members(NamedTuple):
@@ -33,8 +36,8 @@ class Members(NamedTuple):
 def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array]) -> Primitive:
     """A primitive without derivatives yet.
 
-    ``plain(left, right, **params)`` is one member's map in ``jax.lax``'s own words: it is traced, never run, so that the
-    result's shape, dtype, sharding and varying axes are what JAX makes of them. ``compute(platform, shape, members,
+    ``plain(left, right, **params)`` is one member's map in ``jax.lax``'s own words: it is traced, never run, so that
+    the result's shape, dtype, sharding and varying axes are what JAX makes of them. ``compute(platform, shape, members,
     left, right, **params)`` computes the whole family for a platform, or for any that is not known if that is ``None``.
     """
     primitive = Primitive(name)
@@ -47,27 +50,15 @@ def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callabl
     return primitive
 
 
-def define_derivatives(
-    primitive: Primitive, left: tuple[Primitive, bool], right: tuple[Primitive, bool]
-) -> None:
+def define_derivatives(primitive: Primitive, left: tuple[Primitive, bool], right: tuple[Primitive, bool]) -> None:
     """Each operand's transposed map, and whether the cotangent is that map's left operand."""
     ad.defbilinear(primitive, partial(_transpose_left, *left), partial(_transpose_right, *right))
 
 
 def bind(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
     """The map of one pair of operands. Under `jax.shard_map` both are first made to vary over the same mesh axes."""
-    axes = frozenset(_varying(left) | _varying(right))
-    left, right = (_varying_over(axes, operand) for operand in (left, right))
+    left, right = vary_alike(left, right)
     return primitive.bind(left, right, members=Members(), **params)
-
-
-def _varying(operand: jax.Array) -> frozenset[str]:
-    return frozenset(jax.typeof(operand).manual_axis_type.varying)
-
-
-def _varying_over(axes: frozenset[str], operand: jax.Array) -> jax.Array:
-    missing = axes - _varying(operand)
-    return jax.lax.pcast(operand, tuple(missing), to="varying") if missing else operand
 
 
 def _run_alone(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
@@ -79,7 +70,9 @@ def _compiled(primitive: Primitive, **params: Any) -> Callable[..., jax.Array]:
     return jax.jit(partial(primitive.bind, **params))
 
 
-def _abstract_evaluation(plain: Callable[..., jax.Array], left: Any, right: Any, *, members: Members, **params: Any) -> Any:
+def _abstract_evaluation(
+    plain: Callable[..., jax.Array], left: Any, right: Any, *, members: Members, **params: Any
+) -> Any:
     family = partial(plain, **params)
     for axes, count in (((None, 0), members.right), ((0, None), members.left), ((0, 0), members.both)):
         for _ in range(count):
@@ -88,8 +81,8 @@ def _abstract_evaluation(plain: Callable[..., jax.Array], left: Any, right: Any,
 
 
 def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, members: Members, **params: Any) -> Any:
-    """Lowers what ``compute`` traces to, free of explicit shardings: those of the operands are already in the program."""
-    bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+    """Lowers what ``compute`` traces to, free of explicit shardings: the program has those of the operands already."""
+    bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     shape = context.avals_out[0].shape
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         lower = mlir.lower_fun(partial(compute, shape, members), multiple_results=False)
@@ -113,26 +106,50 @@ def _batch(primitive: Primitive, _: Any, operands: Any, axes: Any, *, members: M
 
 
 def _transpose_left(
-    primitive: Primitive, cotangent_first: bool, cotangent: Any, left: Any, right: Any, *, members: Members, **params: Any
+    primitive: Primitive,
+    cotangent_first: bool,
+    cotangent: Any,
+    left: Any,
+    right: Any,
+    *,
+    members: Members,
+    **params: Any,
 ) -> jax.Array:
     both, left_only, right_only = members
     # Shared with the right operand are the axes of both and of the right alone: they go to the front.
     own = range(both, both + left_only)
     cotangent = jnp.moveaxis(cotangent, own, range(both + right_only, both + right_only + left_only))
     result = _bind_transposed(primitive, cotangent_first, cotangent, right, both + right_only, left_only, params)
-    return jnp.sum(result, tuple(range(both, both + right_only))).astype(left.aval.dtype)
+    return _summed(result, both, right_only).astype(left.aval.dtype)
 
 
 def _transpose_right(
-    primitive: Primitive, cotangent_first: bool, cotangent: Any, left: Any, right: Any, *, members: Members, **params: Any
+    primitive: Primitive,
+    cotangent_first: bool,
+    cotangent: Any,
+    left: Any,
+    right: Any,
+    *,
+    members: Members,
+    **params: Any,
 ) -> jax.Array:
     both, left_only, right_only = members
     result = _bind_transposed(primitive, cotangent_first, cotangent, left, both + left_only, right_only, params)
-    return jnp.sum(result, tuple(range(both, both + left_only))).astype(right.aval.dtype)
+    return _summed(result, both, left_only).astype(right.aval.dtype)
+
+
+def _summed(result: jax.Array, first: int, count: int) -> jax.Array:
+    return jnp.sum(result, tuple(range(first, first + count))) if count else result
 
 
 def _bind_transposed(
-    primitive: Primitive, cotangent_first: bool, cotangent: Any, other: Any, shared: int, own: int, params: dict[str, Any]
+    primitive: Primitive,
+    cotangent_first: bool,
+    cotangent: Any,
+    other: Any,
+    shared: int,
+    own: int,
+    params: dict[str, Any],
 ) -> jax.Array:
     """The transposed map of a cotangent with ``shared`` axes in common with ``other`` and then ``own`` of its own.
 

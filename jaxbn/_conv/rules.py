@@ -30,10 +30,11 @@ from jaxtyping import Array, Float
 
 from jaxbn._arguments import as_optional_array
 from jaxbn._channels import along_channels, channel_sum
-from jaxbn._conv.arguments import Options, conv_arguments, conv_transpose_arguments
-from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments, conv_transpose_arguments
 from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
+from jaxbn._varying import vary_alike
 
 
 def conv(
@@ -49,13 +50,15 @@ def conv(
     dimension_numbers: Any = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *output out"]:
     """Convolves ``x`` with ``kernel`` in 1, 2 or 3 spatial dimensions and adds ``bias``.
 
         y(b, p, k) = Σ_c Σ_n x(b, p · stride + n · dilation − low, c) · K(n, c, k) + bias(k)
 
     Gradients, by hand: ``dx = Σ dy · K``, ``dkernel = Σ x · dy``, ``dbias = Σ dy``, over all that is not on the left.
-    Saved for the backward pass: ``x`` and ``kernel``. Reverse mode of any order, and forward mode over reverse.
+    Saved for the backward pass: ``x`` and ``kernel``. Reverse mode of any order, and forward mode over reverse;
+    forward mode alone raises JAX's error here and works through `convolve` and `conv_general_dilated`.
 
     As in JAX, Flax and PyTorch, this is a cross-correlation (D1). With ``flip_kernel`` the kernel is rotated by 180°
     first, and it is the convolution of the deck (D3).
@@ -75,6 +78,8 @@ def conv(
         precision: As in `jax.lax.conv_general_dilated`, for the gradients too.
         preferred_element_type: Dtype of the sums and of ``y``; ``None`` is ``x``'s. The gradients take their operands
             in ``x``'s dtype, sum in this one and come back in ``x``'s.
+        algorithm: The name of the one that runs the convolution and its gradients; ``None`` lets each have the best,
+            which `explain_conv` tells.
 
     Returns:
         ``(batch, *output, out)``, or as ``dimension_numbers`` says, in ``x``'s dtype or ``preferred_element_type``.
@@ -95,10 +100,11 @@ def conv(
         Deck, D1 to D9.
     """
     x, kernel, bias = jnp.asarray(x), jnp.asarray(kernel), as_optional_array(bias)
-    options = Options("conv", stride, padding, dilation, groups, dimension_numbers, preferred_element_type)
+    options = Options("conv", stride, padding, dilation, groups, dimension_numbers, preferred_element_type, algorithm)
     layout, geometry = conv_arguments(options, x, kernel, bias)
-    config = _Config(geometry, Arithmetic(precision, preferred_element_type))
-    y: Any = _conv(config, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel), bias)
+    config = _Config(geometry, arithmetic_of(options, geometry, precision))
+    x, kernel = layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel)
+    y: Any = _conv(config, *vary_alike(x, kernel, bias))
     return layout.restore_y(y)
 
 
@@ -147,6 +153,7 @@ def conv_transpose(
     dimension_numbers: Any = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *output out"]:
     """Transposes a convolution: the gradient of ``conv(·, kernel)`` with respect to its input, as a layer.
 
@@ -179,6 +186,7 @@ def conv_transpose(
         dimension_numbers: As in `conv`: the axes of this function's ``x``, ``kernel`` and ``y``.
         precision: As in `conv`.
         preferred_element_type: As in `conv`.
+        algorithm: As in `conv`, for the convolution that is transposed.
 
     Returns:
         ``(batch, *output, out)``, or as ``dimension_numbers`` says, in ``x``'s dtype or ``preferred_element_type``.
@@ -198,11 +206,20 @@ def conv_transpose(
     """
     x, kernel, bias = jnp.asarray(x), jnp.asarray(kernel), as_optional_array(bias)
     options = Options(
-        "conv_transpose", stride, padding, dilation, groups, dimension_numbers, preferred_element_type, output_padding
+        "conv_transpose",
+        stride,
+        padding,
+        dilation,
+        groups,
+        dimension_numbers,
+        preferred_element_type,
+        algorithm,
+        output_padding,
     )
     layout, geometry = conv_transpose_arguments(options, x, kernel, bias)
-    config = _Config(geometry, Arithmetic(precision, preferred_element_type))
-    y: Any = _conv_transpose(config, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel), bias)
+    config = _Config(geometry, arithmetic_of(options, geometry, precision))
+    x, kernel = layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel)
+    y: Any = _conv_transpose(config, *vary_alike(x, kernel, bias))
     return layout.restore_y(y)
 
 

@@ -56,7 +56,9 @@ def _in_space(geometry: ConvGeometry) -> bool:
 
 TABLE = (
     Row("pointwise", ("convolve",), "cpu", _unit_stride, "a window of one tap is one matrix product"),
-    Row("pointwise", ("input_gradient", "kernel_gradient"), "cpu", _always, "a window of one tap is one matrix product"),
+    Row(
+        "pointwise", ("input_gradient", "kernel_gradient"), "cpu", _always, "a window of one tap is one matrix product"
+    ),
     Row("patches", ("input_gradient",), "cpu", _always, "windows that do not overlap are one matrix product"),
     Row("depthwise", MAPS, "cpu", _narrow, "groups of few channels are sums of shifted products"),
     Row("grouped", MAPS, "cpu", _always, "XLA's CPU compiler runs a convolution for each group faster than all as one"),
@@ -77,9 +79,7 @@ def choose(map_name: str, geometry: ConvGeometry, arithmetic: Arithmetic) -> tup
     return "dense", "XLA's own convolution is the fastest known here"
 
 
-def run(
-    map_name: str, geometry: ConvGeometry, arithmetic: Arithmetic, left: jax.Array, right: jax.Array
-) -> jax.Array:
+def run(map_name: str, geometry: ConvGeometry, arithmetic: Arithmetic, left: jax.Array, right: jax.Array) -> jax.Array:
     """One member's map by the best algorithm."""
     name, _ = choose(map_name, geometry, arithmetic)
     return getattr(ALGORITHMS[name], map_name)(geometry, arithmetic, left, right)

@@ -58,7 +58,7 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
 
 
 def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
-    """``K(−n)``, rotated by 180°, with each group's two axes of channels exchanged: ``(*window, out // groups, in)``."""
+    """``K(−n)``, each group's two axes of channels exchanged: ``(*window, out // groups, in)``. Its own inverse."""
     *window, channels_in, channels_out = kernel.shape
     grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
     exchanged = jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)
