@@ -1,3 +1,10 @@
 from jaxbn import derivation as derivation, reference as reference
+from jaxbn._conv.explanation import ConvExplanation as ConvExplanation, explain_conv as explain_conv
+from jaxbn._conv.general import conv_general_dilated as conv_general_dilated
+from jaxbn._conv.public_maps import (
+    convolve as convolve,
+    convolve_input_gradient as convolve_input_gradient,
+    convolve_kernel_gradient as convolve_kernel_gradient,
+)
 from jaxbn._conv.rules import conv as conv, conv_transpose as conv_transpose
 from jaxbn._norm.rules import Moments as Moments, batch_norm as batch_norm, batch_norm_inference as batch_norm_inference

@@ -135,7 +135,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, groups=4),
         ValueError,
-        "conv: `groups` is 4; it must divide the 6 channels of `kernel`'s last axis",
+        "conv: `groups` is 4; it must divide the 6 channels of kernel.shape[-1]",
     ),
     (lambda x, kernel: jaxbn.conv(x, kernel, groups=0), ValueError, "conv: `groups` is 0; it must be at least 1"),
     (lambda x, kernel: jaxbn.conv(x, kernel, groups=1.0), TypeError, "conv: `groups` is 1.0; it must be an int"),
@@ -168,7 +168,11 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
         ValueError,
         "conv: `padding` is (1, 1); it must be an int, 2 pairs",
     ),
-    (lambda x, kernel: jaxbn.conv(x, kernel, padding=1.0), TypeError, "conv: `padding` is 1.0; it must be an int"),
+    (
+        lambda x, kernel: jaxbn.conv(x, kernel, padding=1.0),
+        TypeError,
+        "conv: `padding` is 1.0; it must be an int, 2 pairs",
+    ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1), (1, 0.5))),
         TypeError,
@@ -320,7 +324,7 @@ def test_an_empty_batch_convolves_to_nothing_with_zero_gradients() -> None:
     y, vjp = jax.vjp(jaxbn.conv, X[:0], KERNEL, jnp.ones(6))
     dx, dkernel, dbias = vjp(y)
     assert (y.shape, dx.shape) == ((0, 3, 4, 6), (0, 5, 6, 4))
-    assert dKERNEL.shape == KERNEL.shape
+    assert dkernel.shape == KERNEL.shape
     assert not dkernel.any()
     assert dbias.tolist() == [0] * 6
 

@@ -4,11 +4,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxbn._arguments import as_integer, require_floating, require_vector
+from jaxbn._conv.algorithms import ALGORITHMS
+from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
+
+Operand = jax.Array | jax.ShapeDtypeStruct
+"""An array, or the shape and dtype of one that is not there: a gradient's."""
 
 PADDINGS = ("VALID", "SAME", "SAME_LOWER")
 
@@ -21,33 +28,46 @@ class Options(NamedTuple):
     padding: Any
     dilation: Any
     groups: Any
+    flip_kernel: Any
     dimension_numbers: Any
     preferred_element_type: Any
+    algorithm: Any = None
     output_padding: Any = 0
 
 
 def conv_arguments(
-    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+    options: Options, x: Operand, kernel: Operand, bias: jax.Array | None
 ) -> tuple[Layout, ConvGeometry]:
     """Layout and geometry of ``conv(x, kernel, bias)``."""
     layout, window, stride, dilation, groups = _common(options, x, kernel)
     _, *input_, in_features = (x.shape[axis] for axis in layout.x)
     *_, channels_in, out_features = (kernel.shape[axis] for axis in layout.kernel)
+    if in_features % groups:
+        raise ValueError(
+            f"{options.function}: `groups` is {groups}; it must divide the {in_features} input channels of `x`"
+        )
     if channels_in * groups != in_features:
         raise ValueError(
             f"{options.function}: `kernel` has {channels_in} input channels, `x` has {in_features} with "
-            f"groups={groups}; kernel.shape[{layout.kernel[-2] - kernel.ndim}] must be {in_features / groups:g}"
+            f"groups={groups}; kernel.shape[{layout.kernel[-2] - kernel.ndim}] must be {in_features // groups}"
         )
     _require_bias(options.function, bias, out_features)
-    extent = _extent(window, dilation)
     padding = _explicit_padding(options, len(window))
     if isinstance(padding, str):
-        padding = _padding_by_name(padding, input_, extent, stride)
-    return layout, ConvGeometry(tuple(input_), window, in_features, out_features, stride, padding, dilation, groups)
+        padding = _padding_by_name(padding, input_, _extent(window, dilation), stride)
+    if any(size + low + high < 0 for size, (low, high) in zip(input_, padding, strict=True)):
+        raise ValueError(
+            f"{options.function}: `padding` is {options.padding!r}, which cuts more than all of a spatial shape of "
+            f"{tuple(input_)}; it must cut less"
+        )
+    ones = (1,) * len(window)
+    return layout, ConvGeometry(
+        tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones
+    )
 
 
 def conv_transpose_arguments(
-    options: Options, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+    options: Options, x: Operand, kernel: Operand, bias: jax.Array | None
 ) -> tuple[Layout, ConvGeometry]:
     """Layout of ``conv_transpose(x, kernel, bias)`` and geometry of the convolution that it transposes."""
     layout, window, stride, dilation, groups = _common(options, x, kernel)
@@ -80,10 +100,26 @@ def conv_transpose_arguments(
                 f"{options.function}: `x` has spatial shape {tuple(input_)}, which gives an output of {output} with "
                 f"padding={options.padding!r}; `x` must be larger, or `padding` smaller"
             )
-    return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups)
+    ones = (1,) * len(window)
+    return layout, ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups, ones)
 
 
-def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, Sizes, Sizes, Sizes, int]:
+def arithmetic_of(options: Options, geometry: ConvGeometry, precision: lax.PrecisionLike) -> Arithmetic:
+    """How to compute; raises ``ValueError`` where the algorithm that the caller forces is none or does not apply."""
+    name = options.algorithm
+    if name is not None:
+        known = f"it must be None or one of {', '.join(map(repr, ALGORITHMS))}"
+        if name not in ALGORITHMS:
+            raise ValueError(f"{options.function}: `algorithm` is {name!r}; {known}")
+        if not ALGORITHMS[name].applies(geometry):
+            fitting = ", ".join(repr(other) for other, module in ALGORITHMS.items() if module.applies(geometry))
+            raise ValueError(
+                f"{options.function}: `algorithm` is {name!r}, which does not apply to this convolution; {fitting} do"
+            )
+    return Arithmetic(precision, options.preferred_element_type, name)
+
+
+def _common(options: Options, x: Operand, kernel: Operand) -> tuple[Layout, Sizes, Sizes, Sizes, int]:
     """Layout, window, stride, dilation and groups: what a convolution and its transpose check alike."""
     function = options.function
     for argument, array in (("x", x), ("kernel", kernel)):
@@ -97,18 +133,35 @@ def _common(options: Options, x: jax.Array, kernel: jax.Array) -> tuple[Layout, 
     if 0 in kernel.shape:
         raise ValueError(f"{function}: `kernel` has shape {kernel.shape}; every side must be at least 1")
     if options.preferred_element_type is not None:
-        require_floating(function, "preferred_element_type", options.preferred_element_type)
-    numbers = CHANNELS_LAST[x.ndim] if options.dimension_numbers is None else options.dimension_numbers
-    layout = Layout.of(lax.conv_dimension_numbers(x.shape, kernel.shape, numbers))
+        preferred = options.preferred_element_type
+        require_floating(function, "preferred_element_type", preferred)
+        if jnp.finfo(preferred).bits < jnp.finfo(x.dtype).bits:
+            came = f"`preferred_element_type` is {jnp.dtype(preferred)}, `x` has {x.dtype}"
+            raise TypeError(f"{function}: {came}; it must not be narrower")
+    if not isinstance(options.flip_kernel, bool):
+        raise TypeError(f"{function}: `flip_kernel` is {options.flip_kernel!r}; it must be True or False")
+    layout = _layout(options, x, kernel)
     groups = as_integer(function, "groups", options.groups, least=1)
     *window, _, last = (kernel.shape[axis] for axis in layout.kernel)
     if last % groups:
         raise ValueError(
-            f"{function}: `groups` is {groups}; it must divide the {last} channels of `kernel`'s last axis"
+            f"{function}: `groups` is {groups}; it must divide the {last} channels of "
+            f"kernel.shape[{layout.kernel[-1] - kernel.ndim}]"
         )
     stride = _sizes(function, "stride", options.stride, len(window))
     dilation = _sizes(function, "dilation", options.dilation, len(window))
     return layout, tuple(window), stride, dilation, groups
+
+
+def _layout(options: Options, x: Operand, kernel: Operand) -> Layout:
+    numbers = CHANNELS_LAST[x.ndim] if options.dimension_numbers is None else options.dimension_numbers
+    try:
+        return Layout.of(lax.conv_dimension_numbers(x.shape, kernel.shape, numbers))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{options.function}: `dimension_numbers` is {numbers!r}; it must be as jax.lax.conv_dimension_numbers "
+            f"reads it, which says: {error}"
+        ) from None
 
 
 def _extent(window: Sizes, dilation: Sizes) -> Sizes:
@@ -138,6 +191,8 @@ def _explicit_padding(options: Options, spatial: int) -> Padding | str:
         if padding.upper() not in PADDINGS:
             raise ValueError(f"{options.function}: `padding` is {padding!r}; {wanted}")
         return padding.upper()
+    if not isinstance(padding, (tuple, list, int, np.integer)):
+        raise TypeError(f"{options.function}: `padding` is {padding!r}; {wanted}")
     side = partial(as_integer, options.function, "padding")
     if not isinstance(padding, (tuple, list)):
         return ((side(padding), side(padding)),) * spatial

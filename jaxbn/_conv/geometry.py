@@ -2,14 +2,16 @@
 
 Along one spatial axis, an output index ``p`` and a tap ``n`` of the kernel meet the input at
 
-    i = p · stride + n · dilation − low
+    i · input_dilation = p · stride + n · dilation − low
 
-Everything here follows from that line. For a unit stride, a unit dilation and a kernel of odd side ``N`` it is the
-deck's ``i = p + n`` in indices counted from the corner, with ``low = 0`` for the valid region (D1) and
-``low = (N−1)/2`` for the zero-padded image (D9).
+where the input dilation is 1 but for `jaxbn.conv_general_dilated`, which can spread its input. Everything here follows
+from that line. For a unit stride, a unit dilation and a kernel of odd side ``N`` it is the deck's ``i = p + n`` in
+indices counted from the corner, with ``low = 0`` for the valid region (D1) and ``low = (N−1)/2`` for the zero-padded
+image (D9).
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -31,11 +33,12 @@ class ConvGeometry:
     padding: Padding
     dilation: Sizes
     groups: int
+    input_dilation: Sizes
 
     @property
     def output(self) -> Sizes:
         """The number of places along each axis where the dilated window fits the padded input."""
-        room = (size + low + high for size, (low, high) in zip(self.input, self.padding, strict=True))
+        room = (size + low + high for size, (low, high) in zip(self.spread_input, self.padding, strict=True))
         return tuple(
             max(0, (width - extent) // stride + 1)
             for width, extent, stride in zip(room, self.extent, self.stride, strict=True)
@@ -47,16 +50,33 @@ class ConvGeometry:
         return tuple(dilation * (taps - 1) + 1 for taps, dilation in zip(self.window, self.dilation, strict=True))
 
     @property
-    def spread(self) -> Sizes:
-        """The width of the output with ``stride − 1`` gaps between its entries."""
-        return tuple(stride * (size - 1) + 1 for size, stride in zip(self.output, self.stride, strict=True))
+    def spread_input(self) -> Sizes:
+        """The width of the input with ``input_dilation − 1`` gaps between its entries."""
+        return _spread(self.input, self.input_dilation)
 
     @property
-    def input_gradient_padding(self) -> Padding:
-        """Padding of the spread ``dy`` under which the rotated kernel, slid along it, gives the input's shape (D6)."""
-        return tuple(
+    def spread_output(self) -> Sizes:
+        """The width of the output with ``stride − 1`` gaps between its entries."""
+        return _spread(self.output, self.stride)
+
+    @property
+    def adjoint(self) -> "ConvGeometry":
+        """The convolution of ``dy`` with the rotated kernel, its channels exchanged, that is the input gradient (D6).
+
+        Stride and input dilation change places. The upper padding reaches just as far as gives the input's shape.
+        """
+        padding = tuple(
             (extent - 1 - low, size + low - spread)
-            for size, (low, _), extent, spread in zip(self.input, self.padding, self.extent, self.spread, strict=True)
+            for size, (low, _), extent, spread in self._rows(self.spread_input, self.extent, self.spread_output)
+        )
+        return replace(
+            self,
+            input=self.output,
+            in_features=self.out_features,
+            out_features=self.in_features,
+            stride=self.input_dilation,
+            padding=padding,
+            input_dilation=self.stride,
         )
 
     @property
@@ -67,8 +87,16 @@ class ConvGeometry:
         """
         return tuple(
             (low, extent - 1 + spread - size - low)
-            for size, (low, _), extent, spread in zip(self.input, self.padding, self.extent, self.spread, strict=True)
+            for size, (low, _), extent, spread in self._rows(self.spread_input, self.extent, self.spread_output)
         )
+
+    def _rows(self, size: Sizes, extent: Sizes, spread: Sizes) -> Iterator[tuple[int, tuple[int, int], int, int]]:
+        return zip(size, self.padding, extent, spread, strict=True)
+
+
+def _spread(sizes: Sizes, steps: Sizes) -> Sizes:
+    """Widths with ``step − 1`` gaps between the entries; nothing stays nothing."""
+    return tuple(max(0, step * (size - 1) + 1) for size, step in zip(sizes, steps, strict=True))
 
 
 def same_padding(size: int, extent: int, stride: int, *, lower: bool) -> tuple[int, int]:

@@ -38,5 +38,15 @@ class Layout(NamedTuple):
         kernel = jnp.transpose(kernel, self.kernel)
         return jnp.flip(kernel, axis=range(kernel.ndim - 2)) if flip else kernel
 
+    def restore_x(self, x: jax.Array) -> jax.Array:
+        return jnp.transpose(x, tuple(np.argsort(self.x)))
+
+    def restore_kernel(self, kernel: jax.Array, *, flip: bool) -> jax.Array:
+        kernel = jnp.flip(kernel, axis=range(kernel.ndim - 2)) if flip else kernel
+        return jnp.transpose(kernel, tuple(np.argsort(self.kernel)))
+
+    def canonical_y(self, y: jax.Array) -> jax.Array:
+        return jnp.transpose(y, self.y)
+
     def restore_y(self, y: jax.Array) -> jax.Array:
         return jnp.transpose(y, tuple(np.argsort(self.y)))

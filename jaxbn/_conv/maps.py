@@ -11,85 +11,69 @@ again one of the three: derivatives of every order need no other code. Correlati
 caller where the deck's convolution is wanted.
 """
 
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.typing import DTypeLike
 
+from jaxbn._conv import families
+from jaxbn._conv.algorithms import dense
+from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
-from jaxbn._conv.layout import CHANNELS_LAST
-
-
-class Arithmetic(NamedTuple):
-    """How products are formed and summed, in ``jax.lax``'s words."""
-
-    precision: lax.PrecisionLike = None
-    preferred_element_type: DTypeLike | None = None
+from jaxbn._conv.primitives import bind, define_bilinear, define_derivatives
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """``y(b, p, k) = Σ x(b, i, c) · K(n, c, k)``: the forward (D3)."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=geometry.stride,
-        padding=geometry.padding,
-        rhs_dilation=geometry.dilation,
-        feature_group_count=geometry.groups,
-        dimension_numbers=CHANNELS_LAST[x.ndim],
-        **arithmetic._asdict(),
-    )
+    return _bind(_convolve, geometry, arithmetic, x, kernel)
 
 
 def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``dx(b, i, c) = Σ dy(b, p, k) · K(n, c, k)``: slide the rotated kernel along the spread ``dy`` (D5, D6)."""
-    if dy.size == 0:
-        shape = (dy.shape[0], *geometry.input, geometry.in_features)
-        return jnp.zeros(shape, arithmetic.preferred_element_type or dy.dtype)
-    return lax.conv_general_dilated(
-        dy,
-        _rotated(_swapped(kernel, geometry.groups)),
-        window_strides=(1,) * len(geometry.window),
-        padding=geometry.input_gradient_padding,
-        lhs_dilation=geometry.stride,
-        rhs_dilation=geometry.dilation,
-        feature_group_count=geometry.groups,
-        dimension_numbers=CHANNELS_LAST[dy.ndim],
-        **arithmetic._asdict(),
-    )
+    """``dx(b, i, c) = Σ dy(b, p, k) · K(n, c, k)`` (D5)."""
+    return _bind(_input_gradient, geometry, arithmetic, dy, kernel)
 
 
 def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """``dK(n, c, k) = Σ x(b, i, c) · dy(b, p, k)``: slide the spread ``dy`` along ``x`` (D7, D8).
-
-    What was the batch is now what a convolution sums over, so the batch takes the features' place and the channels
-    the batch's.
-    """
-    if dy.size == 0:
-        shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)
-        return jnp.zeros(shape, arithmetic.preferred_element_type or dy.dtype)
-    dkernel = lax.conv_general_dilated(
-        jnp.swapaxes(x, 0, -1),
-        jnp.moveaxis(dy, 0, -2),
-        window_strides=geometry.dilation,
-        padding=geometry.kernel_gradient_padding,
-        rhs_dilation=geometry.stride,
-        batch_group_count=geometry.groups,
-        dimension_numbers=CHANNELS_LAST[x.ndim],
-        **arithmetic._asdict(),
-    )
-    return jnp.moveaxis(dkernel, 0, -2)
+    """``dK(n, c, k) = Σ x(b, i, c) · dy(b, p, k)`` (D7)."""
+    return _bind(_kernel_gradient, geometry, arithmetic, x, dy)
 
 
-def _rotated(kernel: jax.Array) -> jax.Array:
-    """``K(−n)``: turned by 180° about its centre."""
-    return jnp.flip(kernel, axis=range(kernel.ndim - 2))
+def _bind(primitive, geometry, arithmetic, left, right):
+    # A precision that the context sets is read now, as JAX does, not when the program is lowered.
+    precision = arithmetic.precision or jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return bind(primitive, left, right, geometry=geometry, arithmetic=arithmetic._replace(precision=precision))
 
 
-def _swapped(kernel: jax.Array, groups: int) -> jax.Array:
-    """``(*window, in // groups, out)`` as ``(*window, out // groups, in)``: each group's two axes exchanged."""
-    *window, channels_in, channels_out = kernel.shape
-    grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
-    return jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)
+def _plain_convolve(x: jax.Array, kernel: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic) -> jax.Array:
+    return dense.convolve(geometry, arithmetic, x, kernel)
+
+
+def _plain_input_gradient(
+    dy: jax.Array, kernel: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic
+) -> jax.Array:
+    if 0 in geometry.output:
+        shape = (dy.shape[0], *geometry.input, geometry.in_features)
+        return jnp.broadcast_to(_contraction(dy, kernel, arithmetic), shape)
+    return dense.input_gradient(geometry, arithmetic, dy, kernel)
+
+
+def _plain_kernel_gradient(x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic) -> jax.Array:
+    """Any contraction will do here. JAX's convolution does not: its type knows no sharded axis that is summed over."""
+    shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)
+    return jnp.broadcast_to(_contraction(x, dy, arithmetic), shape)
+
+
+def _contraction(left: jax.Array, right: jax.Array, arithmetic: Arithmetic) -> jax.Array:
+    return (jnp.sum(left) * jnp.sum(right)).astype(arithmetic.result_type(left))
+
+
+_convolve = define_bilinear("convolve", _plain_convolve, partial(families.compute, "convolve"))
+_input_gradient = define_bilinear("input_gradient", _plain_input_gradient, partial(families.compute, "input_gradient"))
+_kernel_gradient = define_bilinear(
+    "kernel_gradient", _plain_kernel_gradient, partial(families.compute, "kernel_gradient")
+)
+
+# With respect to the left operand, then to the right one; and whether dy, dx or dK goes in on the left.
+define_derivatives(_convolve, (_input_gradient, True), (_kernel_gradient, False))
+define_derivatives(_input_gradient, (_convolve, True), (_kernel_gradient, True))
+define_derivatives(_kernel_gradient, (_input_gradient, False), (_convolve, False))

@@ -29,9 +29,12 @@ from jaxtyping import Array, Float
 
 from jaxbn._arguments import as_array, as_optional_array
 from jaxbn._channels import along_channels, channel_sum
-from jaxbn._conv.arguments import Options, conv_arguments, conv_transpose_arguments
+from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments, conv_transpose_arguments
+from jaxbn._conv.arithmetic import Arithmetic, like_operand
 from jaxbn._conv.geometry import ConvGeometry
-from jaxbn._conv.maps import Arithmetic, convolve, input_gradient, kernel_gradient
+from jaxbn._conv.layout import Layout
+from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
+from jaxbn._varying import vary_alike
 
 
 def conv(
@@ -47,13 +50,15 @@ def conv(
     dimension_numbers: Any = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *output out"]:
     """Convolves ``x`` with ``kernel`` in 1, 2 or 3 spatial dimensions and adds ``bias``.
 
         y(b, p, k) = Σ_c Σ_n x(b, p · stride + n · dilation − low, c) · K(n, c, k) + bias(k)
 
     Gradients, by hand: ``dx = Σ dy · K``, ``dkernel = Σ x · dy``, ``dbias = Σ dy``, over all that is not on the left.
-    Saved for the backward pass: ``x`` and ``kernel``. Reverse mode of any order, and forward mode over reverse.
+    Saved for the backward pass: ``x`` and ``kernel``. Reverse mode of any order, and forward mode over reverse;
+    forward mode alone raises JAX's error here and works through `convolve` and `conv_general_dilated`.
 
     As in JAX, Flax and PyTorch, this is a cross-correlation (D1). With ``flip_kernel`` the kernel is rotated by 180°
     first, and it is the convolution of the deck (D3).
@@ -73,6 +78,8 @@ def conv(
         precision: As in `jax.lax.conv_general_dilated`, for the gradients too.
         preferred_element_type: Dtype of the sums and of ``y``; ``None`` is ``x``'s. The gradients take their operands
             in ``x``'s dtype, sum in this one and come back in ``x``'s.
+        algorithm: The name of the one that runs the convolution and its gradients; ``None`` lets each have the best,
+            which `explain_conv` tells.
 
     Returns:
         ``(batch, *output, out)``, or as ``dimension_numbers`` says, in ``x``'s dtype or ``preferred_element_type``.
@@ -93,21 +100,30 @@ def conv(
         Deck, D1 to D9.
     """
     x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
-    options = Options("conv", stride, padding, dilation, groups, dimension_numbers, preferred_element_type)
+    options = Options(
+        "conv", stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
+    )
     layout, geometry = conv_arguments(options, x, kernel, bias)
-    config = _Config(geometry, Arithmetic(precision, preferred_element_type))
-    y: Any = _conv(config, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel), bias)
-    return layout.restore_y(y)
+    config = _Config(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
+    y: Any = _conv(config, *vary_alike(x, kernel, bias))
+    return y
 
 
 class _Config(NamedTuple):
+    layout: Layout
+    flip_kernel: bool
     geometry: ConvGeometry
     arithmetic: Arithmetic
 
+    @property
+    def how(self) -> tuple[ConvGeometry, Arithmetic]:
+        """What the maps ask for."""
+        return self.geometry, self.arithmetic
+
 
 class _Residuals(NamedTuple):
-    x: jax.Array  # the caller's own
-    kernel: jax.Array  # the caller's own
+    x: jax.Array  # the caller's own, in the caller's layout
+    kernel: jax.Array  # the caller's own, in the caller's layout
     bias: jax.Array | None  # the caller's own, for its dtype
 
 
@@ -117,15 +133,19 @@ def _conv(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | No
 
 
 def _conv_fwd(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, _Residuals]:
-    return _plus_bias(convolve(*config, x, kernel), bias), _Residuals(x, kernel, bias)
+    layout, flip, how = config.layout, config.flip_kernel, config.how
+    y = convolve(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))
+    return layout.restore_y(_plus_bias(y, bias)), _Residuals(x, kernel, bias)
 
 
 def _conv_bwd(config: _Config, residuals: _Residuals, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, kernel, bias = residuals
-    operand = dy.astype(x.dtype)
-    dx = input_gradient(*config, operand, kernel).astype(x.dtype)
-    dkernel = kernel_gradient(*config, x, operand).astype(kernel.dtype)
-    return dx, dkernel, _bias_gradient(dy, bias)
+    layout, flip, how = config.layout, config.flip_kernel, config.how
+    dy = layout.canonical_y(dy)
+    x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)
+    dx = input_gradient(*how, *like_operand(dy, kernel)).astype(x.dtype)
+    dkernel = kernel_gradient(*how, *like_operand(dy, x)[::-1]).astype(kernel.dtype)
+    dbias = _bias_gradient(dy, residuals.bias)
+    return layout.restore_x(dx), layout.restore_kernel(dkernel, flip=flip), dbias
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
@@ -145,6 +165,7 @@ def conv_transpose(
     dimension_numbers: Any = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *output out"]:
     """Transposes a convolution: the gradient of ``conv(·, kernel)`` with respect to its input, as a layer.
 
@@ -177,6 +198,7 @@ def conv_transpose(
         dimension_numbers: As in `conv`: the axes of this function's ``x``, ``kernel`` and ``y``.
         precision: As in `conv`.
         preferred_element_type: As in `conv`.
+        algorithm: As in `conv`, for the convolution that is transposed.
 
     Returns:
         ``(batch, *output, out)``, or as ``dimension_numbers`` says, in ``x``'s dtype or ``preferred_element_type``.
@@ -196,12 +218,21 @@ def conv_transpose(
     """
     x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
     options = Options(
-        "conv_transpose", stride, padding, dilation, groups, dimension_numbers, preferred_element_type, output_padding
+        "conv_transpose",
+        stride,
+        padding,
+        dilation,
+        groups,
+        flip_kernel,
+        dimension_numbers,
+        preferred_element_type,
+        algorithm,
+        output_padding,
     )
     layout, geometry = conv_transpose_arguments(options, x, kernel, bias)
-    config = _Config(geometry, Arithmetic(precision, preferred_element_type))
-    y: Any = _conv_transpose(config, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip_kernel), bias)
-    return layout.restore_y(y)
+    config = _Config(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
+    y: Any = _conv_transpose(config, *vary_alike(x, kernel, bias))
+    return y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -212,17 +243,21 @@ def _conv_transpose(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.
 def _conv_transpose_fwd(
     config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, _Residuals]:
-    return _plus_bias(input_gradient(*config, x, kernel), bias), _Residuals(x, kernel, bias)
+    layout, flip, how = config.layout, config.flip_kernel, config.how
+    y = input_gradient(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))
+    return layout.restore_y(_plus_bias(y, bias)), _Residuals(x, kernel, bias)
 
 
 def _conv_transpose_bwd(
     config: _Config, residuals: _Residuals, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, kernel, bias = residuals
-    operand = dy.astype(x.dtype)
-    dx = convolve(*config, operand, kernel).astype(x.dtype)
-    dkernel = kernel_gradient(*config, operand, x).astype(kernel.dtype)
-    return dx, dkernel, _bias_gradient(dy, bias)
+    layout, flip, how = config.layout, config.flip_kernel, config.how
+    dy = layout.canonical_y(dy)
+    x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)
+    dx = convolve(*how, *like_operand(dy, kernel)).astype(x.dtype)
+    dkernel = kernel_gradient(*how, *like_operand(dy, x)).astype(kernel.dtype)
+    dbias = _bias_gradient(dy, residuals.bias)
+    return layout.restore_x(dx), layout.restore_kernel(dkernel, flip=flip), dbias
 
 
 _conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float
 from jaxbn._arguments import as_array, as_integer, as_optional_array, as_positive, require_floating, require_vector
 from jaxbn._channels import along_channels as _along, channel_sum, wide_dtype, widened
 from jaxbn._norm.moments import Moments, centred_moments, count_of
+from jaxbn._varying import vary_alike
 
 
 def batch_norm(
@@ -83,7 +84,7 @@ def batch_norm(
     config = _config("batch_norm", x, axis, epsilon, gamma=gamma, beta=beta)
     if 0 in x.shape:
         raise ValueError(f"batch_norm: `x` has shape {x.shape}; there must be a channel, and a value of each")
-    outputs: Any = _batch_norm(config, x, gamma, beta)
+    outputs: Any = _batch_norm(config, *vary_alike(x, gamma, beta))
     y, mean, var = outputs
     return y, Moments(mean, var, jnp.full(mean.shape, count_of(x, config.axis), jnp.int32))
 
@@ -190,7 +191,8 @@ def batch_norm_inference(
     x, mean, var = as_array(x), as_array(mean), as_array(var)
     gamma, beta = as_optional_array(gamma), as_optional_array(beta)
     config = _config("batch_norm_inference", x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
-    return _batch_norm_inference(config, x, mean, var, gamma, beta)
+    y: Any = _batch_norm_inference(config, *vary_alike(x, mean, var, gamma, beta))
+    return y
 
 
 class _InferenceResiduals(NamedTuple):

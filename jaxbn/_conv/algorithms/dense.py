@@ -1,0 +1,65 @@
+"""Each map as one convolution of XLA's, in its canonical layout: the algorithm that always applies.
+
+Autodiff writes the gradients as convolutions whose dimension numbers name other axes batch and features. XLA's CPU
+compiler runs only the canonical NHWC · HWIO form fast everywhere: the others fall to a naive loop inside a ``while``,
+which is what `jax.lax.scan` becomes. So the axes are brought to their places by transpositions.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.layout import CHANNELS_LAST
+
+
+def applies(geometry: ConvGeometry) -> bool:
+    return True
+
+
+def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=geometry.stride,
+        padding=geometry.padding,
+        lhs_dilation=geometry.input_dilation,
+        rhs_dilation=geometry.dilation,
+        feature_group_count=geometry.groups,
+        dimension_numbers=CHANNELS_LAST[x.ndim],
+        **arithmetic.products,
+    )
+
+
+def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Slides the rotated kernel along the spread ``dy`` (D6)."""
+    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
+
+
+def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Slides the spread ``dy`` along ``x`` (D8).
+
+    What was the batch is now what a convolution sums over, so the batch takes the features' place and the channels
+    the batch's.
+    """
+    dkernel = lax.conv_general_dilated(
+        jnp.swapaxes(x, 0, -1),
+        jnp.moveaxis(dy, 0, -2),
+        window_strides=geometry.dilation,
+        padding=geometry.kernel_gradient_padding,
+        lhs_dilation=geometry.input_dilation,
+        rhs_dilation=geometry.stride,
+        batch_group_count=geometry.groups,
+        dimension_numbers=CHANNELS_LAST[x.ndim],
+        **arithmetic.products,
+    )
+    return jnp.moveaxis(dkernel, 0, -2)
+
+
+def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
+    """``K(−n)``, each group's two axes of channels exchanged: ``(*window, out // groups, in)``. Its own inverse."""
+    *window, channels_in, channels_out = kernel.shape
+    grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
+    exchanged = jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)
+    return jnp.flip(exchanged, axis=range(len(window)))

@@ -1,0 +1,96 @@
+"""Few channels in a group, one as a rule: sums of shifted products, vectors over the groups.
+
+No matrix product is worth its name here. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with ``x``
+shifted, one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The groups
+are the fastest axis; of what is one axis in memory, channels within a group come first.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbn._conv.algorithms.dense import adjoint_kernel
+from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.geometry import ConvGeometry, Sizes
+
+
+def applies(geometry: ConvGeometry) -> bool:
+    return geometry.groups > 1
+
+
+def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    dtype = arithmetic.result_type(x)
+    images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
+    weights = _channels_first(kernel.astype(dtype), geometry.groups)
+    total = None
+    for tap in _taps(geometry):
+        shifted = images[(slice(None), slice(None), *_seen(geometry, tap))]
+        for channel in range(len(images)):
+            weight = weights[(slice(None), *tap, channel)]
+            term = shifted[channel][None] * jnp.expand_dims(weight, range(1, shifted.ndim - 1))
+            total = term if total is None else total + term
+    assert total is not None
+    return _channels_last(total)
+
+
+def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
+
+
+def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Adds up row by row, an image's first spatial axis, with a sum of its own for everything but the rows.
+
+    Such sums are products and additions of whole vectors. The batch is left as it is, so that devices that share it
+    need nothing of one another until the end.
+    """
+    dtype = arithmetic.result_type(x)
+    images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
+    cotangents = _channels_first(dy.astype(dtype), geometry.groups)
+
+    def add_row(row: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        cotangent = lax.dynamic_index_in_dim(cotangents, row, 2, keepdims=False)[None]
+        terms = []
+        for tap in _taps(geometry):
+            place = row * geometry.stride[0] + tap[0] * geometry.dilation[0]
+            image = lax.dynamic_index_in_dim(images, place, 2, keepdims=False)
+            shifted = image[(slice(None), slice(None), *_seen(geometry, tap)[1:])]
+            terms.append(shifted[:, None] * cotangent)
+        return [total + term for total, term in zip(sums, terms, strict=True)]
+
+    _, batch, _, *rest = cotangents.shape
+    zeros = jnp.zeros((len(images), len(cotangents), batch, *rest), dtype)
+    sums = lax.fori_loop(0, geometry.output[0], add_row, [zeros for _ in _taps(geometry)])
+    # (taps, in, out, batch, ..., groups), summed over what is between.
+    totals = jnp.stack([jnp.sum(total, tuple(range(2, total.ndim - 1))) for total in sums])
+    dkernel = jnp.swapaxes(totals, -1, -2)
+    return dkernel.reshape(*geometry.window, len(images), geometry.out_features)
+
+
+def _channels_first(array: jax.Array, groups: int) -> jax.Array:
+    """``(..., groups · channels)`` as ``(channels, ..., groups)``."""
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -1, 0)
+
+
+def _channels_last(array: jax.Array) -> jax.Array:
+    array = jnp.moveaxis(array, 0, -1)
+    return array.reshape(*array.shape[:-2], array.shape[-2] * array.shape[-1])
+
+
+def _padded(geometry: ConvGeometry, images: jax.Array) -> jax.Array:
+    axes = zip(geometry.padding, geometry.input_dilation, strict=True)
+    edges = [(low, high, step - 1) for (low, high), step in axes]
+    return lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
+
+
+def _taps(geometry: ConvGeometry) -> Iterator[Sizes]:
+    return product(*map(range, geometry.window))
+
+
+def _seen(geometry: ConvGeometry, tap: Sizes) -> list[slice]:
+    """The inputs that a tap sees, one for each output."""
+    starts = (place * step for place, step in zip(tap, geometry.dilation, strict=True))
+    axes = zip(starts, geometry.output, geometry.stride, strict=True)
+    return [slice(start, start + stride * (size - 1) + 1, stride) for start, size, stride in axes]

@@ -1,0 +1,21 @@
+"""Images as grids of equal cells."""
+
+import jax
+
+
+def apart(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
+    """``(batch, *grid · steps, channels)`` as ``(batch, *grid, *steps, channels)``."""
+    spatial = len(steps)
+    pairs = (side for size, step in zip(x.shape[1:-1], steps, strict=True) for side in (size // step, step))
+    cells = x.reshape(x.shape[0], *pairs, x.shape[-1])
+    return cells.transpose(0, *range(1, 2 * spatial, 2), *range(2, 2 * spatial + 1, 2), 2 * spatial + 1)
+
+
+def interleaved(cells: jax.Array) -> jax.Array:
+    """What `apart` takes apart, together again."""
+    spatial = (cells.ndim - 2) // 2
+    grid, steps = cells.shape[1 : 1 + spatial], cells.shape[1 + spatial : -1]
+    pairs = (axis for place in range(1, 1 + spatial) for axis in (place, place + spatial))
+    x = cells.transpose(0, *pairs, 2 * spatial + 1)
+    sizes = (size * step for size, step in zip(grid, steps, strict=True))
+    return x.reshape(cells.shape[0], *sizes, cells.shape[-1])

@@ -1,0 +1,37 @@
+"""How products are formed and summed."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+
+def like_operand(cotangent: jax.Array, operand: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A cotangent and the operand that it meets, in one dtype: the operand's, which is the faster one.
+
+    A product of bfloat16 operands that is summed in float32 has a float32 cotangent. In bfloat16 it keeps its range and
+    the digits that the operands have. In float16 it would overflow or vanish: there the operand is widened.
+    """
+    if operand.dtype == jnp.float16:
+        return cotangent, operand.astype(cotangent.dtype)
+    return cotangent.astype(operand.dtype), operand
+
+
+class Arithmetic(NamedTuple):
+    """In ``jax.lax``'s words; and what settles the algorithm beside the geometry."""
+
+    precision: lax.PrecisionLike = None
+    preferred_element_type: DTypeLike | None = None
+    algorithm: str | None = None  # the caller's, by name
+    platform: str | None = None  # that the program is lowered for, filled in there
+
+    @property
+    def products(self) -> dict[str, Any]:
+        """The arguments by which ``lax``'s products and convolutions take it."""
+        return {"precision": self.precision, "preferred_element_type": self.preferred_element_type}
+
+    def result_type(self, operand: jax.Array) -> np.dtype:
+        return operand.dtype if self.preferred_element_type is None else np.dtype(self.preferred_element_type)
