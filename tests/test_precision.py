@@ -5,6 +5,7 @@ worst error against float64 is at most four times autodiff's, or the floor 8 · 
 ‖want‖∞ / ‖dy‖∞ and N the size of dy.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,6 +42,12 @@ def rounded(arrays: list[jax.Array], dtype: Any) -> list[jax.Array]:
     return [array.astype(dtype) for array in arrays]
 
 
+def assert_outputs_precise(ours: np.ndarray, autodiff: np.ndarray, exact: np.ndarray, dtype: Any) -> None:
+    """The forward by the same measure: no worse than four times plain JAX's, or rounding."""
+    worst_ours, worst_plain = (np.max(np.abs(y - exact)) for y in (ours, autodiff))
+    assert worst_ours <= max(4 * worst_plain, float(jnp.finfo(dtype).eps) * np.max(np.abs(exact)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize(
     "case",
@@ -62,6 +69,13 @@ def test_the_precision_rule(case: Case, dtype: Any) -> None:
 
     worst = {"ours": np.zeros(len(low)), "autodiff": np.zeros(len(low))}
     largest = np.zeros(len(low))
+    assert_outputs_precise(
+        *(
+            np.concatenate([np.ravel(y).astype(np.float64) for y in ys])
+            for ys in (case.function(jaxbn)(*low), case.function(jaxbn.reference)(*low), outputs)
+        ),
+        dtype,
+    )
     for dy in all_cotangents(outputs, dtype):
         scale = max(float(jnp.max(jnp.abs(each.astype(jnp.float64)))) for each in dy)
         _, wanted = truth(exact, rounded(dy, jnp.float64))
@@ -91,6 +105,23 @@ def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
     assert outputs[0].dtype == dtype
     assert all(moment.dtype == jnp.promote_types(dtype, dtype) or moment.dtype == jnp.float32 for moment in outputs[1:])
     assert [each.dtype for each in gradients] == [each.dtype for each in arrays]
+
+
+def test_half_precision_is_normalised_in_float32() -> None:
+    """The mean is 64.25 and the deviation ¼: half of that is lost where the subtraction is done in bfloat16."""
+    x = jnp.tile(jnp.array([[64.0], [64.5]], jnp.bfloat16), (8, 1))
+    y, moments = jaxbn.batch_norm(x, epsilon=1e-12)
+    assert moments.mean.tolist() == [64.25]
+    assert y[:2, 0].tolist() == [-1.0, 1.0]
+
+
+def test_an_offset_does_not_cost_the_variance_its_digits() -> None:
+    """``E[x²] − E[x]²`` has three digits left at a mean of 1000 and none at ten times that."""
+    x = np.random.default_rng(0).normal(1e4, 1.0, size=(512, 3)).astype(np.float32)
+    _, moments = jaxbn.batch_norm(jnp.asarray(x))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, exact.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(moments.var, exact.var(0), rtol=1e-4)
 
 
 def test_statistics_of_half_precision_are_in_float32() -> None:
@@ -127,3 +158,29 @@ def test_half_precision_operands_with_float32_sums(operation: str) -> None:
     for got, want in zip(gradients, wanted, strict=True):
         assert got.dtype == jnp.bfloat16
         assert np.max(np.abs(np.asarray(got, np.float32) - want)) <= 2**-8 * np.max(np.abs(want))
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
+def test_float16_operands_with_float32_cotangents_neither_overflow_nor_vanish(operation: str) -> None:
+    for size, scale in [(1e5, 1e-3), (1e-8, 1e3)]:
+        x, kernel = jnp.ones((1, 4, 1), jnp.float16), jnp.full((1, 1, 1), scale, jnp.float16)
+        function = partial(getattr(jaxbn, operation), preferred_element_type=jnp.float32)
+        y, vjp = jax.vjp(function, x, kernel)
+        dx, dkernel = vjp(jnp.full_like(y, size))
+        np.testing.assert_allclose(np.asarray(dx, np.float32), size * float(kernel[0, 0, 0]), rtol=1e-2)
+        assert dkernel.dtype == jnp.float16
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
+def test_precision_reaches_all_three_maps(operation: str) -> None:
+    x, kernel = jnp.ones((1, 4, 2)), jnp.ones((3, 2, 2))
+
+    def gradients(x: jax.Array, kernel: jax.Array) -> Any:
+        function = partial(getattr(jaxbn, operation), precision=jax.lax.Precision.HIGHEST)
+        y, vjp = jax.vjp(function, x, kernel)
+        return vjp(y)
+
+    program = jax.jit(gradients).lower(x, kernel).as_text()
+    products = [line for line in program.splitlines() if "convolution" in line or "dot_general" in line]
+    assert len(products) == 3
+    assert all("HIGHEST" in line for line in products)
