@@ -106,7 +106,7 @@ def test_a_channel_of_nan_stays_in_its_group() -> None:
         ({}, (2, 8, 9, 4), (1, 1, 4, 6), ("pointwise", "pointwise", "pointwise")),
         ({"stride": 4}, (2, 8, 12, 4), (4, 4, 4, 6), ("dense", "patches", "dense")),
         ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 4), ("depthwise", "depthwise", "depthwise")),
-        ({"groups": 2}, (2, 8, 9, 8), (3, 3, 4, 8), ("grouped", "grouped", "grouped")),
+        ({"groups": 2}, (2, 8, 9, 16), (3, 3, 8, 16), ("grouped", "grouped", "grouped")),
         ({"stride": 2}, (2, 8, 9, 7, 4), (3, 3, 3, 4, 4), ("dense", "strided", "dense")),
     ],
 )

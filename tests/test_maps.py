@@ -94,7 +94,9 @@ def test_the_program_does_not_grow_with_the_members() -> None:
     def lines(members: int) -> int:
         x, kernel = jnp.zeros((members, 2, 5, 7, 4)), jnp.zeros((members, 3, 2, 4, 6))
         gradient = jax.vmap(jax.grad(partial(_loss, jaxbn.convolve), (0, 1)))
-        return len(jax.jit(gradient).lower(x, kernel).as_text().splitlines())
+        text = jax.jit(gradient).lower(x, kernel).as_text()
+        assert "stablehlo.while" in text
+        return len(text.splitlines())
 
     assert lines(180) == lines(8)
 
@@ -230,3 +232,23 @@ def test_gradient_maps_transpose_the_convolution() -> None:
     _same(got, pullback(dy))
     with pytest.raises(ValueError, match=r"convolve_kernel_gradient: `dy` has shape .*; it must be "):
         jaxbn.convolve_kernel_gradient(x, dy[:, :, 1:], kernel.shape, **options)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("axes", [(0, None), (None, 0)])
+def test_families_of_one_operand_of_a_gradient(axes: tuple, groups: int) -> None:
+    options = {"groups": groups, **OPTIONS}
+    x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4 // groups, 6)
+    y, pullback = jax.vjp(partial(jaxbn.reference.conv, **options), x, kernel)
+
+    def of_kernel(x, dy):
+        return jaxbn.convolve_kernel_gradient(x, dy, kernel.shape, **options)
+
+    def of_input(dy, kernel):
+        return jaxbn.convolve_input_gradient(dy, kernel, x.shape, **options)
+
+    scales = jnp.arange(1.0, 4.0).reshape(3, 1, 1, 1, 1)
+    dx, dkernel = pullback(y)
+    for function, operands, want in ((of_kernel, (x, y), dkernel), (of_input, (y, kernel), dx)):
+        family = [value[None] * scales if axis == 0 else value for value, axis in zip(operands, axes, strict=True)]
+        _same(jax.jit(jax.vmap(function, axes))(*family), want[None] * scales)
