@@ -1,0 +1,269 @@
+"""What `jaxbn.data` makes of good files, and what it says of wrong ones."""
+
+import doctest
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from jaxbn import data
+
+
+def arrays(**changes: object) -> dict[str, np.ndarray]:
+    """A small data set as Keras would ship it, with some arrays replaced, or left out where None is given."""
+    rng = np.random.default_rng(0)
+    good = {
+        "x_train": rng.integers(0, 256, (12, 5, 4), np.uint8),
+        "y_train": (np.arange(12) % 3).astype(np.uint8),
+        "x_test": rng.integers(0, 256, (6, 5, 4), np.uint8),
+        "y_test": (np.arange(6) % 3).astype(np.uint8),
+    }
+    return {key: np.asarray(array) for key, array in (good | changes).items() if array is not None}
+
+
+def npz(**changes: object) -> Callable[[Path], None]:
+    return lambda path: np.savez(path, **arrays(**changes))  # pyright: ignore[reportArgumentType]
+
+
+def contents(write: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+GOOD = contents(lambda file: np.savez(file, **arrays()))  # pyright: ignore[reportArgumentType]
+NPY = contents(lambda file: np.save(file, np.zeros(3)))
+
+
+def raw(text: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(text)
+
+
+def zipped(**members: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            for name, text in members.items():
+                file.writestr(name, text)
+
+    return write
+
+
+def every(array: bytes) -> Callable[[Path], None]:
+    """An archive with the same member under each of the four keys."""
+    return zipped(**{f"{key}.npy": array for key in arrays()})
+
+
+def flipped(text: bytes) -> bytes:
+    """With one bit changed in the pixels, which only the archive's checksum can tell."""
+    at = text.index(b"x_test.npy") + 200
+    return text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]
+
+
+def bad_pixel(value: float) -> np.ndarray:
+    images = np.zeros((12, 5, 4))
+    images[3, 2, 1] = value
+    return images
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000, 100), }".ljust(117)
+    + b"\n"
+)
+
+# kind → (what makes the file, what the message must say after the file's name)
+WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "No such file or directory"),
+    "a directory": (Path.mkdir, "Is a directory"),
+    "random bytes": (raw(np.random.default_rng(0).bytes(2000)), "not a .npz file"),
+    "text": (raw(b"x_train,y_train\n1,2\n"), "not a .npz file"),
+    "empty": (raw(b""), "not a .npz file"),
+    "a plain .npy": (raw(NPY), "not a .npz file"),
+    "cut short": (raw(GOOD[:-100]), "not a .npz file, or one cut short"),
+    "damaged": (raw(flipped(GOOD)), "`x_test` is damaged"),
+    "an array cut short": (
+        every(b"\x93NUMPY"),
+        "`x_train` is damaged",
+    ),
+    "no arrays": (zipped(), "no 'x_train', 'y_train', 'x_test', 'y_test' in it, but no arrays"),
+    "not arrays": (zipped(x_train=b"text"), "in it, but no arrays"),
+    "larger than memory": (
+        every(HUGE),
+        "`x_train` is larger than",
+    ),
+    "bytes behind an array": (
+        every(NPY + b"1"),
+        "`x_train` is damaged",
+    ),
+    "wrong keys": (
+        npz(x_test=None, y_test=None, images=[1]),
+        "no 'x_test', 'y_test' in it, but 'x_train', 'y_train', 'images'",
+    ),
+    "many wrong keys": (
+        lambda path: np.savez(path, *range(9)),
+        "but 'arr_0', 'arr_1', 'arr_2', 'arr_3', 'arr_4', 'arr_5', …",
+    ),
+    "pickled images": (npz(x_train=np.array([{}] * 12)), "`x_train` holds pickled objects"),
+    "pickled labels": (npz(y_test=np.array([None] * 6)), "`y_test` holds pickled objects"),
+    "NaN images": (npz(x_train=bad_pixel(np.nan)), "`x_train` holds 1 NaN or infinite values"),
+    "infinite images": (npz(x_train=bad_pixel(-np.inf)), "`x_train` holds 1 NaN or infinite values"),
+    "too large for float32": (npz(x_train=bad_pixel(1e300)), "`x_train` holds 1 NaN or infinite values"),
+    "no training images": (
+        npz(x_train=np.zeros((0, 5, 4)), y_train=np.zeros(0, int)),
+        "`x_train` has shape (0, 5, 4): no images",
+    ),
+    "no test images": (
+        npz(x_test=np.zeros((0, 5, 4)), y_test=np.zeros(0, int)),
+        "`x_test` has shape (0, 5, 4): no images",
+    ),
+    "images without pixels": (
+        npz(x_train=np.zeros((12, 0, 4))),
+        "`x_train` has shape (12, 0, 4): images without pixels",
+    ),
+    "images without channels": (npz(x_train=np.zeros((12, 5, 4, 0))), "images without pixels"),
+    "flat images": (npz(x_train=np.zeros((12, 20))), "`x_train` has shape (12, 20)"),
+    "one number": (npz(x_test=np.float32(1)), "`x_test` has shape ()"),
+    "text for images": (npz(x_train=np.full((12, 5, 4), "a")), "`x_train` has dtype <U1"),
+    "complex images": (npz(x_train=np.zeros((12, 5, 4), complex)), "`x_train` has dtype complex128"),
+    "whole numbers of unknown scale": (npz(x_train=np.zeros((12, 5, 4), np.int64)), "`x_train` has dtype int64"),
+    "images of two sizes": (npz(x_test=np.zeros((6, 4, 5))), "images of 5×4×1 in `x_train`, but of 4×5×1 in `x_test`"),
+    "grey and colour": (npz(x_test=np.zeros((6, 5, 4, 3))), "images of 5×4×1 in `x_train`, but of 5×4×3 in `x_test`"),
+    "a label too few": (npz(y_train=np.arange(11) % 3), "12 images in `x_train`, but 11 labels in `y_train`"),
+    "no labels": (npz(y_test=np.zeros(0, int)), "6 images in `x_test`, but 0 labels in `y_test`"),
+    "one label for all": (npz(y_train=np.int64(1)), "`y_train` has shape ()"),
+    "one-hot labels": (npz(y_train=np.eye(3, dtype=int)[np.arange(12) % 3]), "`y_train` has shape (12, 3)"),
+    "floating labels": (npz(y_train=np.arange(12) % 3 * 1.0), "`y_train` has dtype float64"),
+    "true and false": (npz(y_train=np.arange(12) % 2 == 0), "`y_train` has dtype bool"),
+    "a negative label": (npz(y_train=np.arange(12) % 3 - 1), "`y_train` holds labels from -1 to 1"),
+    "a label beyond int32": (
+        npz(y_train=np.arange(12, dtype=np.uint64) + 2**63),
+        "`y_train` holds labels from 9223372036854775808",
+    ),
+    "more classes than images": (npz(y_train=np.arange(12) + 1), "`y_train` holds the label 12 among only 12 images"),
+    "labels out of range": (npz(y_test=np.arange(6) % 4), "`y_test` holds the label 3, `y_train` none above 2"),
+    "a single class": (npz(y_train=np.full(12, 2)), "every label in `y_train` is 2"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_wrong_file_gets_one_line(tmp_path: Path, kind: str) -> None:
+    write, message = WRONG_FILES[kind]
+    path = tmp_path / "images.npz"
+    write(path)
+    with pytest.raises(data.DataError) as caught:
+        data.load_npz(path)
+    text = str(caught.value)
+    assert text.startswith(f"{str(path)!r}: ")
+    assert message in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_name_of_two_lines_is_shown_in_one(tmp_path: Path) -> None:
+    with pytest.raises(data.DataError) as caught:
+        data.load_npz(tmp_path / "first\nsecond.npz")
+    assert "first\\nsecond.npz" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    npz(x_train=np.array([Trap()]))(tmp_path / "trap.npz")
+    with pytest.raises(data.DataError, match="pickled"):
+        data.load_npz(tmp_path / "trap.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 7), st.integers(0, len(GOOD)))
+def test_a_damaged_file_is_read_right_or_refused(tmp_path: Path, at: int, bit: int, end: int) -> None:
+    """Whatever bit is flipped and wherever the file ends: the documented error, or the same data set."""
+    changed = bytearray(GOOD)
+    changed[at] ^= 1 << bit
+    for text in (bytes(changed), GOOD[:end]):
+        (tmp_path / "images.npz").write_bytes(text)
+        try:
+            dataset = data.load_npz(tmp_path / "images.npz")
+        except data.DataError:
+            continue
+        assert dataset.x_train.shape == (12, 5, 4, 1)
+        np.testing.assert_array_equal(dataset.y_test, arrays()["y_test"])
+
+
+def test_keras_greyscale(tmp_path: Path) -> None:
+    npz()(tmp_path / "grey.npz")
+    dataset = data.load_npz(str(tmp_path / "grey.npz"))
+    for x, y, part in ((dataset.x_train, dataset.y_train, "train"), (dataset.x_test, dataset.y_test, "test")):
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x[..., 0], arrays()[f"x_{part}"] / 255.0, rtol=1e-7)
+        assert x.shape == (*arrays()[f"x_{part}"].shape, 1)
+        assert y.dtype == np.int32
+        np.testing.assert_array_equal(y, arrays()[f"y_{part}"])
+    assert dataset.classes == 3
+
+
+def test_colour_with_a_column_of_labels(tmp_path: Path) -> None:
+    """As Keras ships CIFAR-10: colour, labels (n, 1); the test set may lack a class."""
+    x = np.arange(12 * 5 * 4 * 3, dtype=np.uint8).reshape(12, 5, 4, 3)
+    y = np.array([[0], [7]] * 6)
+    npz(x_train=x, y_train=y, x_test=x[:4], y_test=np.zeros((4, 1), np.int64))(tmp_path / "colour.npz")
+    dataset = data.load_npz(tmp_path / "colour.npz")
+    np.testing.assert_allclose(dataset.x_train, x / 255.0, rtol=1e-7)
+    np.testing.assert_array_equal(dataset.y_train, [0, 7] * 6)
+    np.testing.assert_array_equal(dataset.y_test, [0] * 4)
+    assert dataset.classes == 8
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floating_images_are_taken_as_they_are(tmp_path: Path, dtype: type) -> None:
+    x = np.random.default_rng(1).normal(0, 300, (12, 5, 4)).astype(dtype)
+    npz(x_train=x)(tmp_path / "floating.npz")
+    dataset = data.load_npz(tmp_path / "floating.npz")
+    np.testing.assert_array_equal(dataset.x_train[..., 0], x.astype(np.float32))
+    assert dataset.x_train.dtype == np.float32
+
+
+def test_the_digits() -> None:
+    dataset, again = data.load_digits(), data.load_digits()
+    assert dataset.x_train.shape == (1437, 8, 8, 1)
+    assert dataset.x_test.shape == (360, 8, 8, 1)
+    assert dataset.x_train.dtype == dataset.x_test.dtype == np.float32
+    assert dataset.y_train.dtype == dataset.y_test.dtype == np.int32
+    assert dataset.x_train.min() == 0
+    assert dataset.x_train.max() == 1
+    assert dataset.classes == 10
+    for first, second in zip(dataset, again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_digits_split_is_stratified_and_whole() -> None:
+    from sklearn.datasets import load_digits
+
+    dataset = data.load_digits()
+    share = np.bincount(dataset.y_test) / np.bincount(np.concatenate([dataset.y_train, dataset.y_test]))
+    np.testing.assert_allclose(share, 360 / 1797, atol=0.005)
+    pixels, labels = load_digits(return_X_y=True)
+    want = sorted((int(label), tuple(image)) for label, image in zip(labels, np.asarray(pixels), strict=True))
+    x, y = np.concatenate([dataset.x_train, dataset.x_test]), np.concatenate([dataset.y_train, dataset.y_test])
+    got = sorted((int(label), tuple(16.0 * image.ravel())) for label, image in zip(y, x, strict=True))
+    assert got == want
+
+
+def test_the_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"scikit-learn, which is missing; python -m pip install .*jaxbn\[examples\]"):
+        data.load_digits()
+
+
+def test_examples_in_the_docstrings() -> None:
+    result = doctest.testmod(data)
+    assert result.attempted >= 7
+    assert result.failed == 0

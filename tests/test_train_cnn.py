@@ -1,0 +1,226 @@
+"""The example as its user runs it: the program in a process of its own."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from jaxbn import training
+from tests.test_data import WRONG_FILES, npz
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = ROOT / "examples" / "train_cnn.py"
+QUICK = ("--epochs", "2", "--batch-size", "6", "--features", "4")
+
+
+def run(folder: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    """Run the example in a folder."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, PROGRAM, *map(str, options)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def picture_named_by(output: str) -> Path:
+    """The picture's path, from the last line."""
+    return Path(output.splitlines()[-1].removeprefix("learning curves: "))
+
+
+def confusion_in(output: str) -> np.ndarray:
+    """The matrix, from the lines behind its heading and its row of classes."""
+    lines = output[output.index("confusion matrix") :].splitlines()[2:-1]
+    return np.array([[int(number.replace(".", "0")) for number in line.split()[1:]] for line in lines])
+
+
+def test_the_digits_are_learnt(tmp_path: Path) -> None:
+    done = run(tmp_path, "--epochs", 6)
+    assert done.returncode == 0, done.stderr
+    assert "1437 training and 360 test images of 8×8×1, 10 classes" in done.stdout
+    for epoch in range(1, 7):
+        assert re.search(rf"epoch {epoch}/6 .* 44/44 .*loss \d\.\d+, accuracy \d+\.\d%, test \d+\.\d%", done.stderr)
+    (percent,) = re.findall(r"^test accuracy: (\d+\.\d\d)%$", done.stdout, re.MULTILINE)
+    assert float(percent) >= 97
+    matrix = confusion_in(done.stdout)
+    assert matrix.shape == (10, 10)
+    np.testing.assert_array_equal(matrix.sum(1), [36, 36, 35, 37, 36, 37, 36, 36, 35, 36])
+    assert f"{np.trace(matrix) / 3.60:.2f}" == percent
+    picture = tmp_path / picture_named_by(done.stdout)
+    assert picture == tmp_path / "runs" / "train_cnn" / "learning_curves.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ensemble_on_images_of_ones_own(tmp_path: Path) -> None:
+    npz()(tmp_path / "images.npz")
+    done = run(tmp_path, "--data", "images.npz", "--ensemble", 2, "--seed", 7, "--output", "here/there", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "12 training and 6 test images of 5×4×1, 3 classes" in done.stdout
+    assert re.findall(r"^test accuracy of (.*): \d+\.\d\d%$", done.stdout, re.MULTILINE) == [
+        "seed 7",
+        "seed 8",
+        "their averaged vote",
+    ]
+    np.testing.assert_array_equal(confusion_in(done.stdout).sum(1), [2, 2, 2])
+    assert picture_named_by(done.stdout) == Path("here/there/learning_curves.png")
+    assert (tmp_path / "here/there/learning_curves.png").exists()
+
+
+# The kinds that the user is likeliest to meet; test_data.py has the message of every kind.
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "a directory",
+        "random bytes",
+        "cut short",
+        "a plain .npy",
+        "wrong keys",
+        "pickled images",
+        "labels out of range",
+        "NaN images",
+        "no training images",
+        "images of two sizes",
+    ],
+)
+def test_a_wrong_file_ends_with_one_line_and_status_2(tmp_path: Path, kind: str) -> None:
+    write, message = WRONG_FILES[kind]
+    write(tmp_path / "images.npz")
+    done = run(tmp_path, "--data", "images.npz", *QUICK)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train_cnn: 'images.npz': ")
+    assert message in line
+
+
+def test_an_output_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    done = run(tmp_path, "--output", "taken", *QUICK)
+    assert done.returncode == 2
+    assert done.stderr == "train_cnn: --output 'taken': File exists\n"
+
+
+def test_a_batch_larger_than_the_training_set(tmp_path: Path) -> None:
+    done = run(tmp_path, "--batch-size", 1438)
+    assert done.returncode == 2
+    assert "argument --batch-size: 1438 is more than the 1437 training images" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train_cnn", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--epochs", "0"),
+        ("--epochs", "1.5"),
+        ("--batch-size", "0"),
+        ("--batch-size", "many"),
+        ("--learning-rate", "0"),
+        ("--learning-rate", "-0.1"),
+        ("--learning-rate", "nan"),
+        ("--learning-rate", "inf"),
+        ("--features", "0"),
+        ("--features", ""),
+        ("--ensemble", "0"),
+        ("--seed", "-1"),
+        ("--seed", "1073741825"),
+        ("--speed", "1"),
+    ],
+)
+def test_an_option_that_makes_no_sense(
+    example: ModuleType, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        example.main([option, value])
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert option in last
+    assert repr(value) in last or option == "--speed"
+
+
+def test_help_explains_every_option_and_its_default(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        example.main(["--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    options = {
+        "--data": "scikit-learn's handwritten digits",
+        "--epochs": "20",
+        "--batch-size": "32",
+        "--learning-rate": "0.01",
+        "--features": "32 64 128",
+        "--ensemble": "1",
+        "--seed": "0",
+        "--output": "runs/train_cnn",
+    }
+    for option, default in options.items():
+        assert re.search(rf" {option} [^-]*\w+.*?\(default: {re.escape(default)}\)", shown)
+    assert set(re.findall(r"(?<=\s)--[a-z-]+", shown)) == {*options, "--help"}
+    defaults = vars(example.make_parser().parse_args([]))
+    assert " ".join(map(str, defaults["features"])) == options["--features"]
+    assert defaults["ensemble"] == 1
+
+
+def test_a_confusion_matrix_too_wide_for_the_terminal(
+    example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    labels = np.arange(60) % 20
+    answers = np.where(labels == 7, 11, labels)
+    answers[3] = 19
+    example.print_confusion(labels, answers, 20)
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert "too wide for this terminal" in heading
+    assert [line.strip() for line in lines] == [
+        "3 times class 7 was taken for 11",
+        "1 times class 3 was taken for 19",
+    ]
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+def test_the_picture_shows_training_and_test(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: tuple[int, ...]
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
+    history = []
+    for epoch in range(1, 5):
+        train = training.Metrics(
+            jnp.full(members, 2.0 / epoch, jnp.float32), jnp.full(members, epoch / 10, jnp.float32)
+        )
+        test = training.Metrics(jnp.full(members, 3.0 / epoch, jnp.float32), jnp.full(members, epoch / 20, jnp.float32))
+        history.append(training.Progress(epoch, 9, 9, train, test))
+    example.draw_learning_curves(history, tmp_path / "picture.png")
+    loss, accuracy = drawn[0].axes
+    for axes, scale, train_last, test_last in ((loss, 1, 0.5, 0.75), (accuracy, 100, 0.4, 0.2)):
+        means = {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
+        assert [label.split(",")[0] for label in means] == ["training", "test"]
+        np.testing.assert_allclose(
+            [curve[-1] for curve in means.values()], [train_last * scale, test_last * scale], rtol=1e-6
+        )
+        assert len(axes.lines) == 2 + 2 * sum(members)
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylabel()
+        assert len(axes.get_legend().get_texts()) == 2
