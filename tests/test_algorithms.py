@@ -14,6 +14,8 @@ from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 CPU = Arithmetic(platform="cpu")
 
 

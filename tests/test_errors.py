@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxbn
+import jaxbn as typed
+
+jaxbn: Any = typed  # what is passed here is wrong on purpose
 
 X, KERNEL = jnp.ones((2, 5, 6, 4)), jnp.ones((3, 3, 4, 6))
 

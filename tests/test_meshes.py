@@ -13,6 +13,8 @@ import jaxbn
 from tests.cases import Case, conv_case, norm_case
 from tests.compare import Function, assert_close
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DEVICES = 4
 CASES = [
     conv_case("conv", 2, ((3, 2), 2, 1), "SAME", (4, 6, 2), None),

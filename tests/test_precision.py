@@ -42,6 +42,10 @@ def rounded(arrays: list[jax.Array], dtype: Any) -> list[jax.Array]:
     return [array.astype(dtype) for array in arrays]
 
 
+def flat(outputs: list[jax.Array]) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(y, np.float64)) for y in outputs])
+
+
 def assert_outputs_precise(ours: np.ndarray, autodiff: np.ndarray, exact: np.ndarray, dtype: Any) -> None:
     """The forward by the same measure: no worse than four times plain JAX's, or rounding."""
     worst_ours, worst_plain = (np.max(np.abs(y - exact)) for y in (ours, autodiff))
@@ -69,13 +73,8 @@ def test_the_precision_rule(case: Case, dtype: Any) -> None:
 
     worst = {"ours": np.zeros(len(low)), "autodiff": np.zeros(len(low))}
     largest = np.zeros(len(low))
-    assert_outputs_precise(
-        *(
-            np.concatenate([np.ravel(y).astype(np.float64) for y in ys])
-            for ys in (case.function(jaxbn)(*low), case.function(jaxbn.reference)(*low), outputs)
-        ),
-        dtype,
-    )
+    plain = case.function(jaxbn.reference)(*low)
+    assert_outputs_precise(flat(case.function(jaxbn)(*low)), flat(plain), flat(outputs), dtype)
     for dy in all_cotangents(outputs, dtype):
         scale = max(float(jnp.max(jnp.abs(each.astype(jnp.float64)))) for each in dy)
         _, wanted = truth(exact, rounded(dy, jnp.float64))

@@ -13,6 +13,8 @@ import jaxbn
 from tests.cases import COVERING_CASES, Case, conv_case, norm_case
 from tests.compare import assert_close, cotangents, pullback
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 covering = pytest.mark.parametrize("case", COVERING_CASES, ids=str)
 drawn = settings(max_examples=15, deadline=None)
 

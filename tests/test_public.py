@@ -16,6 +16,8 @@ import pytest
 
 import jaxbn
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 MODULES = [module.name for module in pkgutil.walk_packages(jaxbn.__path__, "jaxbn.")]
 FUNCTIONS = [name for name, value in vars(jaxbn).items() if inspect.isfunction(value)]
 README = Path(__file__).parent.parent / "README.md"

@@ -4,7 +4,7 @@ import doctest
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -44,14 +44,6 @@ def steps_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 make_train_step = training.make_train_step
 kept_train_step = functools.cache(make_train_step)
-
-
-@pytest.fixture
-def quickly_compiled() -> Iterator[None]:
-    """For what is compiled only to be run a few times on a few images."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def new_state(key: jax.Array | None = None) -> training.TrainState:

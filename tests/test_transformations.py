@@ -16,6 +16,8 @@ import jaxbn
 from tests.cases import COVERING_CASES, Case
 from tests.compare import Function, assert_close, cotangents, jitted_pullback, pullback
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 covering = pytest.mark.parametrize("case", COVERING_CASES, ids=str)
 MEMBERS = 3
 

@@ -2,7 +2,8 @@
 
 No matrix product is worth its name here. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with ``x``
 shifted, one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The groups
-are the fastest axis; of what is one axis in memory, channels within a group come first.
+are the fastest axis; of what is one axis in memory, channels within a group come first. Sums are in at least float32,
+which a convolution of XLA's sees to itself.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._channels import wide_dtype
 from jaxbn._conv.algorithms.dense import adjoint_kernel
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry, Sizes
@@ -22,7 +24,7 @@ def applies(geometry: ConvGeometry) -> bool:
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    dtype = arithmetic.result_type(x)
+    dtype = wide_dtype(arithmetic.result_type(x))
     images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
     weights = _channels_first(kernel.astype(dtype), geometry.groups)
     total = None
@@ -33,7 +35,7 @@ def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kerne
             term = shifted[channel][None] * jnp.expand_dims(weight, range(1, shifted.ndim - 1))
             total = term if total is None else total + term
     assert total is not None
-    return _channels_last(total)
+    return _channels_last(total).astype(arithmetic.result_type(x))
 
 
 def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -46,7 +48,7 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
     Such sums are products and additions of whole vectors. The batch is left as it is, so that devices that share it
     need nothing of one another until the end.
     """
-    dtype = arithmetic.result_type(x)
+    dtype = wide_dtype(arithmetic.result_type(x))
     images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
     cotangents = _channels_first(dy.astype(dtype), geometry.groups)
 
@@ -66,7 +68,8 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
     # (taps, in, out, batch, ..., groups), summed over what is between.
     totals = jnp.stack([jnp.sum(total, tuple(range(2, total.ndim - 1))) for total in sums])
     dkernel = jnp.swapaxes(totals, -1, -2)
-    return dkernel.reshape(*geometry.window, len(images), geometry.out_features)
+    dkernel = dkernel.reshape(*geometry.window, len(images), geometry.out_features)
+    return dkernel.astype(arithmetic.result_type(x))
 
 
 def _channels_first(array: jax.Array, groups: int) -> jax.Array:
