@@ -78,7 +78,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     Args:
         path: The file. Images are (n, height, width, channels), or (n, height, width) in greyscale: uint8, which is
             scaled from 0…255 to [0, 1], or floating, which is taken as it is. Labels are integers from 0, of shape (n,)
-            or (n, 1).
+            or (n, 1), each below the number of training images: a larger one numbers something else than classes.
 
     Returns:
         The file's images and labels, as a `Dataset`; `classes` is one more than the largest training label.
@@ -87,9 +87,11 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         DataError: the file cannot be read, is no `.npz`, lacks a key, or holds something that cannot be trained on.
 
     Example:
+        >>> from tempfile import TemporaryDirectory
         >>> x, y = np.zeros((6, 28, 28), np.uint8), np.arange(6) % 2
-        >>> np.savez("/tmp/two.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-        >>> load_npz("/tmp/two.npz").x_train.shape
+        >>> with TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/two.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        ...     load_npz(f"{folder}/two.npz").x_train.shape
         (6, 28, 28, 1)
     """
     name = repr(os.fspath(path))
@@ -129,9 +131,8 @@ def _read_array(archive: zipfile.ZipFile, key: str, name: str) -> np.ndarray:
                 raise ValueError("bytes behind the array")
     except MemoryError:
         raise DataError(f"{name} is larger than this machine's memory") from None
-    except (
-        Exception
-    ) as error:  # damage makes zipfile, zlib and NumPy raise almost anything; to the user it is one thing
+    except Exception as error:
+        # Damage makes zipfile, zlib and NumPy raise almost anything; to the user it is one thing.
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{name} holds pickled objects, which are never read; make it an array of numbers"
