@@ -61,7 +61,7 @@ def _flax() -> tuple[Any, Any, Callable[..., Any]]:
     definition, params, state = nnx.split(_FlaxNetwork(nnx.Rngs(0)), nnx.Param, ...)
 
     def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
-        network = nnx.merge(definition, params, state)
+        network = nnx.merge(definition, params, state, copy=True)  # Of this trace, so that it can change.
         value = optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
         return value, nnx.split(network, nnx.Param, ...)[2]
 
