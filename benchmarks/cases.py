@@ -116,7 +116,7 @@ DEPTHWISE = [
 
 PATCHES = [
     Convolution(
-        f"patches {side}×{side}",
+        f"patches {side}×{side}, {x[-1]}→{out}",
         x,
         (side, side, x[-1], out),
         Floors(1, 10, 1),
@@ -125,7 +125,12 @@ PATCHES = [
         quick=side == 4,
         peers=True,
     )
-    for side, x, out in ((4, (16, 56, 56, 32), 64), (8, (16, 112, 112, 3), 96), (16, (16, 224, 224, 3), 192))
+    for side, x, out in (
+        (4, (16, 56, 56, 32), 64),
+        (4, (16, 112, 112, 3), 48),
+        (8, (16, 112, 112, 3), 96),
+        (16, (16, 224, 224, 3), 192),
+    )
 ]
 
 POINTWISE = Convolution("1×1", (32, 32, 32, 64), (1, 1, 64, 64), Floors(1, 1, 3), quick=True, peers=True)

@@ -68,7 +68,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_json(results: Sequence[Result], path: Path, *, descriptions: dict[str, str]) -> None:
+def write_json(results: Sequence[Result], path: Path, *, asked: int, descriptions: dict[str, str]) -> None:
     """Everything but the random geometries that are not among the worst."""
     document = {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
@@ -79,9 +79,11 @@ def write_json(results: Sequence[Result], path: Path, *, descriptions: dict[str,
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "versions": {"python": platform.python_version()} | _versions(),
+        "ratios_asked_for": asked,
+        "ratios_measured": len(results),
         "below": failures(results),
         "dense_geometric_mean": dense_mean(results),
-        "random_measured": sum(map(_is_random, results)),
+        "random_ratios_measured": sum(map(_is_random, results)),
         "random_worst": [_row(result) | {"what": descriptions[result.case]} for result in worst_random(results)],
         "results": [_row(result) for result in results if not _is_random(result)],
     }
