@@ -1,0 +1,88 @@
+"""Measures every case, shows the ratios and fails where one is below its floor.
+
+    python -m benchmarks
+    python -m benchmarks --quick
+    python -m benchmarks --only "groups 4"
+
+Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured beside where it is installed.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from benchmarks import cases, convolutions, networks, picture, report
+from benchmarks.measure import Comparison, Effort, Result, measure
+
+THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
+RANDOM_GEOMETRIES, QUICK_RANDOM_GEOMETRIES = 200, 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    table = [row for row in cases.table() if row.quick or not options.quick]
+    random = cases.random_geometries(QUICK_RANDOM_GEOMETRIES if options.quick else RANDOM_GEOMETRIES)
+    everything = comparisons(table, random, quick=options.quick)
+    chosen = [comparison for comparison in everything if options.only in comparison.case]
+    if not chosen:
+        print(f"benchmarks: no case's name contains {options.only!r}", file=sys.stderr)
+        return 2
+    options.output.mkdir(parents=True, exist_ok=True)
+
+    results = list(measured(chosen, quick=options.quick))
+    if not results:
+        return 1
+    print(report.table(results))
+    name = f"{jax.default_backend()}{'-quick' if options.quick else ''}"
+    descriptions = {row.name: str(row) for row in random}
+    path = options.output / f"{name}.json"
+    report.write_json(results, path, asked=len(chosen), descriptions=descriptions)
+    title = f"jaxbn beside jax.vjp of jax.lax, JAX {jax.__version__}, {report.cpu_name()}"
+    picture.draw(results, title, options.output / f"{name}.png")
+    print(f"written: {options.output / name}.json and .png")
+    below = report.failures(results)
+    for failure in below:
+        print(f"below its floor: {failure}")
+    return 1 if below or len(results) < len(chosen) else 0
+
+
+def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:
+    """Each result; all so far when the user interrupts."""
+    for comparison in (bar := tqdm(chosen, unit="ratio", dynamic_ncols=True)):
+        bar.set_description(f"{comparison.case}, {comparison.quantity}")
+        is_small = comparison.case.startswith(cases.RANDOM)
+        try:
+            yield measure(comparison, QUICK if quick else SMALL if is_small else THOROUGH)
+        except KeyboardInterrupt:
+            tqdm.write("interrupted: what follows is what was measured so far")
+            return
+
+
+def comparisons(
+    table: Sequence[cases.Convolution], random: Sequence[cases.Convolution], *, quick: bool
+) -> Iterator[Comparison]:
+    for row in table:
+        yield from convolutions.comparisons(row)
+    yield from networks.comparisons(quick=quick)
+    for row in random:
+        yield from convolutions.comparisons(row)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure this library's convolutions and gradients beside others'."
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a few cases of every kind, in under two minutes")
+    about = "folder for the JSON and the picture, made if need be (default: %(default)s)"
+    add("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=about)
+    add("--only", default="", metavar="SUBSTRING", help="only the cases whose name contains it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

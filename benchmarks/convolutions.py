@@ -1,0 +1,99 @@
+"""The sides of a row of the table: a forward, and the two gradients of it."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jaxbn
+from benchmarks.cases import Convolution
+from benchmarks.measure import Comparison, Program, Run
+from benchmarks.peers import JAX_PEERS, Peer, torch_is_installed, torch_run
+
+Forward = Callable[[Any, Any], jax.Array]
+TIMES = 8
+
+
+def comparisons(case: Convolution) -> Iterator[Comparison]:
+    """One for the forward and one for each gradient."""
+    for quantity, floor in case.floors._asdict().items():
+        if floor is not None:
+            peers = _peers(case, quantity) if case.peers else {}
+            yield Comparison(case.name, quantity, floor, partial(_sides, case, quantity), peers)
+
+
+def _sides(case: Convolution, quantity: str) -> tuple[Program, Program]:
+    x, kernel = _draw(case)
+    ours, plain = (_program(forward, quantity, x, kernel, case.within) for forward in (_ours(case), _plain(case)))
+    return ours, plain
+
+
+def _peers(case: Convolution, quantity: str) -> dict[str, Callable[[], Run]]:
+    def in_jax(make: Callable[[Convolution], Peer]) -> Run:
+        peer, (x, kernel) = make(case), _draw(case)
+        return _program(peer.forward, quantity, peer.to_images(x), peer.to_kernel(kernel))
+
+    peers: dict[str, Callable[[], Run]] = {name: partial(in_jax, make) for name, make in JAX_PEERS.items()}
+    if torch_is_installed():
+        peers["PyTorch"] = lambda: torch_run(case, quantity, *_draw(case))
+    return peers
+
+
+def _draw(case: Convolution) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.standard_normal(shape, np.float32) for shape in (case.x, case.kernel))
+    return x, kernel
+
+
+def _ours(case: Convolution) -> Forward:
+    options: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
+    if case.transposed:
+        return partial(jaxbn.conv_transpose, **options)
+    return partial(jaxbn.conv, dilation=case.dilation, groups=case.groups, **options)
+
+
+def _plain(case: Convolution) -> Forward:
+    """One call of ``lax``."""
+    options: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
+    if not case.transposed:
+        return partial(jaxbn.reference.conv, dilation=case.dilation, groups=case.groups, **options)
+    return partial(lax.conv_transpose, strides=case.strides, padding=case.padding, transpose_kernel=True)
+
+
+def _program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str | None = None) -> Program:
+    y = jax.eval_shape(forward, x, kernel)
+    dy = np.random.default_rng(1).standard_normal(y.shape, np.float32)
+
+    def dx(kernel: Any, dy: Any) -> Any:
+        return jax.vjp(lambda x: forward(x, kernel), jnp.zeros(x.shape, x.dtype))[1](dy)[0]
+
+    def dkernel(x: Any, dy: Any) -> Any:
+        return jax.vjp(lambda kernel: forward(x, kernel), jnp.zeros(kernel.shape, kernel.dtype))[1](dy)[0]
+
+    tasks = {"forward": (forward, (x, kernel)), "dx": (dx, (kernel, dy)), "dkernel": (dkernel, (x, dy))}
+    function, operands = tasks[quantity]
+    if within is not None:
+        function, operands = _WITHIN[within](function), tuple(np.stack([operand] * TIMES) for operand in operands)
+    return Program(function, operands)
+
+
+def _scanned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The sum over all steps, as gradients are accumulated."""
+
+    def scan(*operands: Any) -> Any:
+        total = jax.eval_shape(function, *(operand[0] for operand in operands))
+        zeros = jnp.zeros(total.shape, total.dtype)
+        return lax.scan(lambda total, each: (total + function(*each), None), zeros, operands)[0]
+
+    return scan
+
+
+def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *operands: lax.map(lambda each: function(*each), operands)
+
+
+_WITHIN = {"scan": _scanned, "map": _mapped, "vmap": jax.vmap}

@@ -1,0 +1,129 @@
+"""Ratios of times, in one process: both sides compiled and warmed up, then timed in turn, A B A B, by their medians."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Run = Callable[[], Any]
+REPETITIONS = 3
+
+
+class Effort(NamedTuple):
+    """A measurement ends after so many rounds, or so many seconds and three rounds."""
+
+    rounds: int
+    seconds: float
+
+
+class Program:
+    """A compiled function and its operands; a call waits for the result."""
+
+    def __init__(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+        self.compiled = jax.jit(function).lower(*operands).compile()
+        self.operands = jax.device_put(operands)
+
+    def __call__(self) -> Any:
+        return jax.block_until_ready(self.compiled(*self.operands))
+
+    @property
+    def text(self) -> str:
+        """The optimised HLO without the names and places in the source that it was written with."""
+        text = re.sub(r"HloModule [^\s,]+", "HloModule", self.compiled.as_text() or "")
+        text = re.sub(r", metadata=\{[^}]*\}", "", text)
+        # Tables of source files and frames, in some versions of XLA, stand before the first computation.
+        text = re.sub(r"\n(FileNames|FunctionNames|FileLocations|StackFrames)\n(.+\n)*", "\n", text)
+        names: dict[str, str] = {}
+        return re.sub(r"%[\w.\-]+", lambda match: names.setdefault(match[0], f"%{len(names)}"), text)
+
+
+class Comparison(NamedTuple):
+    """What is to be measured: this library's side and plain autodiff's, and other libraries beside them."""
+
+    case: str
+    quantity: str
+    floor: float | None
+    sides: Callable[[], tuple[Run, Run]]
+    peers: Mapping[str, Callable[[], Run]] = {}
+
+
+class Result(NamedTuple):
+    """What was measured; times in milliseconds, ratios over this library's time."""
+
+    case: str
+    quantity: str
+    floor: float | None
+    ratios: tuple[float, ...]  # plain autodiff's, as often as it was measured
+    milliseconds: float
+    same_program: bool
+    peers: Mapping[str, float]
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ratios)
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the ratio was under its floor each time."""
+        return self.floor is not None and max(self.ratios) < self.floor
+
+
+def measure(comparison: Comparison, effort: Effort) -> Result:
+    ours, theirs = comparison.sides()
+    same = _check(comparison, ours, theirs)
+    times, ratios = [], []
+    while not ratios or (len(ratios) <= REPETITIONS and max(ratios) < (comparison.floor or 0.0)):
+        our_time, their_time = medians([ours] if same else [ours, theirs], effort) * (2 if same else 1)
+        times.append(our_time)
+        ratios.append(their_time / our_time)
+    peers = _measure_peers(comparison, ours, effort)
+    milliseconds = 1e3 * median(times)
+    return Result(comparison.case, comparison.quantity, comparison.floor, tuple(ratios), milliseconds, same, peers)
+
+
+def medians(runs: Sequence[Run], effort: Effort) -> list[float]:
+    """The median time of each run in seconds, taken in turn."""
+    for run in runs:
+        run()
+    rounds: list[list[float]] = []
+    start = time.perf_counter()
+    while len(rounds) < 3 or _goes_on(len(rounds), time.perf_counter() - start, effort):
+        rounds.append([_time(run) for run in runs])
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def _goes_on(rounds: int, elapsed: float, effort: Effort) -> bool:
+    # So many rounds of something very short are over before the machine has settled: a tenth of the time is taken.
+    return elapsed < effort.seconds and (rounds < effort.rounds or elapsed < effort.seconds / 10)
+
+
+def _time(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _measure_peers(comparison: Comparison, ours: Run, effort: Effort) -> dict[str, float]:
+    """Each against this library, apart from the others: PyTorch's threads linger, and would slow who comes next."""
+    effort = Effort(effort.rounds, effort.seconds / 3)  # They have no floor.
+    ratios = {}
+    for name, prepare in comparison.peers.items():
+        theirs = prepare()
+        (our_time,), (their_time,) = medians([ours], effort), medians([theirs], effort)
+        ratios[name] = their_time / our_time
+    return ratios
+
+
+def _check(comparison: Comparison, ours: Run, theirs: Run) -> bool:
+    """Whether the two are the same program; raises where they do not compute the same."""
+    if not (isinstance(ours, Program) and isinstance(theirs, Program)):
+        return False
+    for got, want in zip(jax.tree.leaves(ours()), jax.tree.leaves(theirs()), strict=True):
+        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+        if not np.max(np.abs(got - want)) <= 1e-2 * np.max(np.abs(want)):
+            raise RuntimeError(f"benchmarks: the two sides of {comparison.case}, {comparison.quantity}, differ")
+    return ours.text == theirs.text

@@ -1,0 +1,116 @@
+"""What is measured on a whole network: `jaxbn.cnn`, against itself on ``lax`` and plain autodiff."""
+
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from benchmarks.measure import Comparison, Program, Run
+from benchmarks.network_peers import network_peers
+from jaxbn import cnn, reference, training
+
+CONFIG = cnn.CNNConfig(in_channels=3)
+SMALL, LARGE = (32, 16, 16, 3), (128, 32, 32, 3)
+STEPS = 8
+LEARNING_RATE = 0.1
+
+
+def comparisons(*, quick: bool) -> Iterator[Comparison]:
+    small = (STEPS, *SMALL)
+    yield Comparison("8 training steps in scan", "time", 8, partial(_sides, _steps, small), network_peers(small))
+    yield Comparison("training step", "compilation", 1 / 1.5, partial(_compilations, LARGE))
+    if quick:
+        return
+    yield Comparison("training step", "time", None, partial(_sides, _step, LARGE), network_peers(LARGE))
+    for name, function in (("gradient penalty", _penalty_gradient), ("Hessian-vector product", _hessian_vector)):
+        yield Comparison(name, "time", 1, partial(_sides, function, SMALL))
+        yield Comparison(f"{name} in scan", "time", 8, partial(_sides, _scanned(function), small))
+
+
+def on_plain_autodiff(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the network's two operations as plain JAX has them, while it is traced."""
+
+    @wraps(function)
+    def traced(*operands: Any) -> Any:
+        with mock.patch.multiple(cnn, conv=reference.conv, batch_norm=reference.batch_norm):
+            return function(*operands)
+
+    return traced
+
+
+def _sides(function: Callable[..., Any], shape: tuple[int, ...]) -> tuple[Run, Run]:
+    operands = _operands(shape)
+    return Program(function, operands), Program(on_plain_autodiff(function), operands)
+
+
+def _compilations(shape: tuple[int, ...]) -> tuple[Run, Run]:
+    """What a compilation takes, tracing included."""
+    operands = _operands(shape)
+
+    def compilation(function: Callable[..., Any]) -> Run:
+        def run() -> None:
+            jax.clear_caches()
+            Program(lambda *operands: function(*operands), operands)
+
+        return run
+
+    return compilation(_step), compilation(on_plain_autodiff(_step))
+
+
+def _operands(shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The network's parameters and state; images and labels."""
+    rng = np.random.default_rng(0)
+    params, running = cnn.init(jax.random.key(0), CONFIG)
+    images = rng.standard_normal(shape, np.float32)
+    labels = rng.integers(CONFIG.classes, size=shape[:-3], dtype=np.int32)
+    return params, running, images, labels
+
+
+def _step(params: Any, running: Any, images: Any, labels: Any) -> Any:
+    return _train(params, running, lambda step, state: step(state, images, labels))
+
+
+def _steps(params: Any, running: Any, images: Any, labels: Any) -> Any:
+    return _train(
+        params, running, lambda step, state: lax.scan(lambda state, batch: step(state, *batch), state, (images, labels))
+    )
+
+
+def _train(params: Any, running: Any, run: Callable[..., Any]) -> Any:
+    optimizer = optax.sgd(LEARNING_RATE)
+    opt_state = optimizer.init(params)
+    state = training.TrainState(params, running, opt_state, jnp.int32(0), jax.random.key(0))
+    state, metrics = run(training.make_train_step(optimizer), state)
+    return state.params, state.running, metrics.loss
+
+
+def _loss(params: Any, running: Any, images: Any, labels: Any) -> jax.Array:
+    logits, _ = cnn.apply(params, running, images, train=True)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def _penalty_gradient(params: Any, running: Any, images: Any, labels: Any) -> Any:
+    """The gradient of ‖∂loss/∂images‖²."""
+
+    def penalty(params: Any) -> jax.Array:
+        return jnp.sum(jax.grad(_loss, 2)(params, running, images, labels) ** 2)
+
+    return jax.grad(penalty)(params)
+
+
+def _hessian_vector(params: Any, running: Any, images: Any, labels: Any) -> Any:
+    """The loss's Hessian times the parameters themselves."""
+    return jax.jvp(lambda params: jax.grad(_loss)(params, running, images, labels), (params,), (params,))[1]
+
+
+def _scanned(function: Callable[..., Any]) -> Callable[..., Any]:
+    def over_batches(params: Any, running: Any, images: Any, labels: Any) -> Any:
+        return lax.map(lambda batch: function(params, running, *batch), (images, labels))
+
+    return over_batches

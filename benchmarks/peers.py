@@ -1,0 +1,104 @@
+"""A row of the table in other libraries, each with its own layout; see what they make of the same gradients."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks.cases import Convolution
+from benchmarks.measure import Run
+
+
+class Peer(NamedTuple):
+    """A forward, and how its operands are made of channels-last ones."""
+
+    forward: Callable[[Any, Any], jax.Array]
+    to_images: Callable[[np.ndarray], np.ndarray]
+    to_kernel: Callable[[np.ndarray], np.ndarray]
+
+
+def _flax(case: Convolution) -> Peer:
+    options: dict[str, Any] = {"strides": case.stride, "padding": case.padding, "use_bias": False}
+    *window, into, out = case.kernel
+    if case.transposed:
+        layer = nnx.ConvTranspose(out, into, window, transpose_kernel=True, rngs=nnx.Rngs(0), **options)
+    else:
+        layer = nnx.Conv(case.x[-1], out, window, feature_group_count=case.groups, rngs=nnx.Rngs(0), **options)
+    definition, _ = nnx.split(layer)
+
+    def forward(x: Any, kernel: Any) -> jax.Array:
+        return nnx.merge(definition, nnx.State({"kernel": nnx.Param(kernel)}))(x)
+
+    return Peer(forward, _as_it_is, _as_it_is)
+
+
+def _equinox(case: Convolution) -> Peer:
+    *window, into, out = case.kernel
+    spatial, key = len(window), jax.random.key(0)
+    options: dict[str, Any] = {"stride": case.stride, "padding": case.padding, "use_bias": False, "key": key}
+    if case.transposed:
+        layer = eqx.nn.ConvTranspose(spatial, out, into, window, **options)
+        to_kernel = partial(_transposed_kernel, spatial)
+    else:
+        layer = eqx.nn.Conv(spatial, case.x[-1], out, window, groups=case.groups, **options)
+        to_kernel = _kernel_first
+
+    def forward(x: Any, kernel: Any) -> jax.Array:
+        return jax.vmap(eqx.tree_at(lambda layer: layer.weight, layer, kernel))(x)
+
+    return Peer(forward, _channels_first, to_kernel)
+
+
+JAX_PEERS = {"Flax": _flax, "Equinox": _equinox}
+
+
+def torch_is_installed() -> bool:
+    """And runs where JAX does: it is measured on the CPU."""
+    return importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
+
+
+def torch_run(case: Convolution, quantity: str, x: np.ndarray, kernel: np.ndarray) -> Run:
+    """PyTorch, channels last."""
+    torch: Any = importlib.import_module("torch")
+    spatial = len(case.x) - 2
+    contiguous = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}[spatial]
+    images, weight = (
+        torch.from_numpy(np.ascontiguousarray(array)).contiguous(memory_format=contiguous).requires_grad_()
+        for array in (_channels_first(x), _kernel_first(kernel))
+    )
+    function = getattr(torch.nn.functional, f"conv{'_transpose' if case.transposed else ''}{spatial}d")
+    options: dict[str, Any] = {"stride": case.stride, "groups": case.groups, "padding": 0}
+    if case.padding == "SAME":  # PyTorch pads both sides alike: with a stride as much, but not in the same place.
+        options["padding"] = [(side - 1) // 2 for side in case.kernel[:spatial]]
+    if case.transposed:
+        options["output_padding"] = [side % 2 for side in case.kernel[:spatial]]
+    if quantity == "forward":
+        return torch.no_grad()(lambda: function(images, weight, **options))
+    y = function(images, weight, **options)
+    dy = torch.randn(y.shape).contiguous(memory_format=contiguous)
+    leaf = images if quantity == "dx" else weight
+    return lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True)
+
+
+def _as_it_is(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return np.moveaxis(images, -1, 1)
+
+
+def _kernel_first(kernel: np.ndarray) -> np.ndarray:
+    """``(*window, in, out)`` as ``(out, in, *window)``; of a transposed one as ``(in, out, *window)``."""
+    return np.moveaxis(kernel, (-1, -2), (0, 1))
+
+
+def _transposed_kernel(spatial: int, kernel: np.ndarray) -> np.ndarray:
+    """Rotated, and ``(out, in, *window)``."""
+    return np.moveaxis(np.flip(kernel, tuple(range(spatial))), (-2, -1), (0, 1))

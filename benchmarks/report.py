@@ -1,0 +1,111 @@
+"""What was measured, as a table, as JSON and as a picture."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import jax
+
+from benchmarks.cases import DENSE, RANDOM
+from benchmarks.measure import Result
+
+PACKAGES = ("jax", "jaxlib", "flax", "equinox", "torch", "numpy")
+PEERS = ("Flax", "Equinox", "PyTorch")
+DENSE_MEAN_FLOOR = 1.0
+WORST = 10
+
+
+def dense_mean(results: Sequence[Result]) -> float | None:
+    """The geometric mean of all ratios of dense convolutions."""
+    ratios = [result.ratio for result in results if result.case.startswith(f"{DENSE} ")]
+    return geometric_mean(ratios) if ratios else None
+
+
+def failures(results: Sequence[Result]) -> list[str]:
+    """What is below its floor, in words."""
+    found = [
+        f"{result.case}, {result.quantity}: {result.ratio:.3g}, floor {result.floor:.3g}"
+        for result in results
+        if result.is_below
+    ]
+    mean = dense_mean(results)
+    if mean is not None and mean < DENSE_MEAN_FLOOR:
+        found.append(f"{DENSE}, geometric mean: {mean:.3f}, floor {DENSE_MEAN_FLOOR}")
+    return found
+
+
+def worst_random(results: Sequence[Result]) -> list[Result]:
+    return sorted((result for result in results if _is_random(result)), key=lambda result: result.ratio)[:WORST]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line for each ratio; of the random geometries only the worst.
+
+    ``!`` was below the floor each time, ``~`` at first but not always; ``=`` is the same program.
+    """
+    width = max(len(result.case) for result in results)
+    heads = "".join(f"{name:>9}" for name in PEERS)
+    lines = [f"{'times over jaxbn':{width}}  {'':11} {'jaxbn ms':>9} {'lax':>8} {'floor':>7}  {heads}"]
+    for result in [result for result in results if not _is_random(result)] + worst_random(results):
+        floor = "" if result.floor is None else f"{result.floor:.3g}"
+        mark = "!" if result.is_below else "~" if len(result.ratios) > 1 else "=" if result.same_program else " "
+        peers = "".join(f"{result.peers[name]:9.2f}" if name in result.peers else " " * 9 for name in PEERS)
+        lines.append(
+            f"{result.case:{width}}  {result.quantity:11} {result.milliseconds:9.3f} {result.ratio:8.2f} "
+            f"{floor:>7} {mark}{peers}"
+        )
+    mean = dense_mean(results)
+    if mean is not None:
+        lines.append(f"{DENSE}, geometric mean: {mean:.3f}, floor {DENSE_MEAN_FLOOR}")
+    return "\n".join(lines)
+
+
+def write_json(results: Sequence[Result], path: Path, *, asked: int, descriptions: dict[str, str]) -> None:
+    """Everything but the random geometries that are not among the worst."""
+    document = {
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "ratios_asked_for": asked,
+        "ratios_measured": len(results),
+        "below": failures(results),
+        "dense_geometric_mean": dense_mean(results),
+        "random_ratios_measured": sum(map(_is_random, results)),
+        "random_worst": [_row(result) | {"what": descriptions[result.case]} for result in worst_random(results)],
+        "results": [_row(result) for result in results if not _is_random(result)],
+    }
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return result._asdict() | {"ratio": result.ratio, "below": result.is_below}
+
+
+def _is_random(result: Result) -> bool:
+    return result.case.startswith(f"{RANDOM} ")
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def cpu_name() -> str:
+    """As the system tells it; on Linux `platform` only knows the architecture."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
