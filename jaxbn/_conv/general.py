@@ -48,7 +48,8 @@ def conv_general_dilated(
         feature_group_count: As in ``lax``.
         batch_group_count: As in ``lax``.
         precision: As in ``lax``.
-        preferred_element_type: As in ``lax``, but that the derivatives take their operands in the operands' own dtype.
+        preferred_element_type: As in ``lax``, but that the derivatives take their operands in the operands' own dtype,
+            unless that is float16, which is widened.
         out_sharding: As in ``lax``, which then does the work.
 
     Returns:

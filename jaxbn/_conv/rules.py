@@ -77,7 +77,7 @@ def conv(
             as ``("NCHW", "OIHW", "NCHW")``; ``None`` is channels last.
         precision: As in `jax.lax.conv_general_dilated`, for the gradients too.
         preferred_element_type: Dtype of the sums and of ``y``; ``None`` is ``x``'s. The gradients take their operands
-            in ``x``'s dtype, sum in this one and come back in ``x``'s.
+            in ``x``'s dtype (float16 is widened, its range is too small), sum in this one, come back in ``x``'s.
         algorithm: The name of the one that runs the convolution and its gradients; ``None`` lets each have the best,
             which `explain_conv` tells.
 
