@@ -16,7 +16,7 @@ from jaxbn._conv.layout import CHANNELS_LAST
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CPU = Arithmetic(platform="cpu")
+PLATFORMS = ("cpu", "cuda")
 
 
 def _draw(rng: np.random.Generator) -> ConvGeometry:
@@ -74,16 +74,21 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        runs = itertools.product(names, MAPS)
-        got = {run: getattr(ALGORITHMS[run[0]], run[1])(geometry, CPU, *operands[run[1]]) for run in runs}
+        # What is chosen for another platform is as right on this one.
+        got = {
+            (name, map_name, platform): getattr(ALGORITHMS[name], map_name)(
+                geometry, Arithmetic(platform=platform), *operands[map_name]
+            )
+            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
+        }
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
-    for (name, map_name), value in got.items():
+    for (name, map_name, platform), value in got.items():
         assert value.shape == want[map_name].shape, (name, map_name)
         scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
         error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
-        assert error <= 1e-12, (name, map_name, error, geometry)
+        assert error <= 1e-12, (name, map_name, platform, error, geometry)
 
 
 def test_the_draws_reach_every_algorithm() -> None:
@@ -123,8 +128,34 @@ def test_the_explanation_names_the_choice(options, x_shape, kernel_shape, want) 
 
 def test_other_platforms_run_the_dense_algorithm() -> None:
     x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 1, 4))
-    explanation = jaxbn.explain_conv(x, kernel, groups=4, platform="cuda")
+    explanation = jaxbn.explain_conv(x, kernel, groups=4, platform="tpu")
     assert {choice.algorithm for choice in explanation} == {"dense"}
+
+
+@pytest.mark.parametrize(
+    ("options", "x_shape", "kernel_shape", "want"),
+    [
+        ({}, (2, 8, 9, 4), (1, 1, 4, 6), ("pointwise", "pointwise", "pointwise")),
+        ({"stride": 2}, (2, 8, 9, 4), (2, 2, 4, 6), ("dense", "dense", "dense")),
+        ({"stride": 4}, (2, 8, 12, 4), (4, 4, 4, 6), ("patches", "patches", "patches")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 4), ("dense", "dense", "dense")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 8), ("depthwise", "depthwise", "depthwise")),
+        ({"groups": 4}, (2, 8, 9, 8), (3, 3, 2, 8), ("depthwise", "depthwise", "dense")),
+        ({"groups": 4}, (2, 8, 4), (3, 1, 4), ("depthwise", "depthwise", "depthwise")),
+    ],
+)
+def test_on_a_gpu_cudnn_runs_what_it_is_better_at(options, x_shape, kernel_shape, want) -> None:
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+    explanation = jaxbn.explain_conv(x, kernel, platform="cuda", **options)
+    assert tuple(choice.algorithm for choice in explanation) == want
+
+
+def test_an_explanation_is_for_a_platform_that_exists() -> None:
+    x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 4, 4))
+    with pytest.raises(
+        ValueError, match=r"explain_conv: `platform` is 'gpu'; it must be None or one of \('cpu', 'cuda'"
+    ):
+        jaxbn.explain_conv(x, kernel, platform="gpu")
 
 
 def test_an_algorithm_that_does_not_apply_is_refused() -> None:
