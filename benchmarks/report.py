@@ -103,6 +103,11 @@ def _versions() -> dict[str, str]:
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 
+def device_name() -> str:
+    """What the ratios were measured on."""
+    return cpu_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+
+
 def cpu_name() -> str:
     """As the system tells it; on Linux `platform` only knows the architecture."""
     information = Path("/proc/cpuinfo")
