@@ -25,7 +25,6 @@ from jax.interpreters import ad, batching, mlir
 from jaxbn._conv.arithmetic import like_operand
 from jaxbn._varying import vary_alike
 
-
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
