@@ -1,0 +1,149 @@
+"""The gradients themselves: every cotangent against the truth, zero, linearity, and that two runs agree."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn._testing.collector import Collector
+from jaxbn._testing.cotangents import JACOBIAN, Cotangent, cotangents_of, gaussian, size_of, zero
+from jaxbn._testing.oracle import Sides, doubled
+from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, Score, Trial, score
+from jaxbn._testing.problem import Leaf
+from jaxbn._testing.report import Failure
+
+
+class Truth:
+    """Scores cotangents of the inputs; what was asked before is remembered."""
+
+    def __init__(self, sides: Sides, inputs: Sequence[Leaf]) -> None:
+        self.sides, self.inputs = sides, inputs
+        self._known: dict[int, tuple[Any, list[np.ndarray], list[np.ndarray]]] = {}
+
+    def of(self, *vectors: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """What is wanted, and what autodiff in the same dtypes gives for it."""
+        key = hash(tuple(id(array) for each in vectors for array in each))
+        if key not in self._known:
+            want = _gradients(self.sides.exact(*vectors))
+            autodiff = _gradients(self.sides.plain(*vectors))
+            if any(leaf.dtype == FLOAT64 for leaf in self.inputs):
+                narrow, exact = map(_gradients, self.sides.rounding(*vectors))
+                for place, leaf in enumerate(self.inputs):
+                    if leaf.dtype == FLOAT64:
+                        autodiff[place] = want[place] + FLOAT64_TO_FLOAT32 * (narrow[place] - exact[place])
+            self._known[key] = (vectors, want, autodiff)  # the vectors are kept, so that no other gets their ids
+        return self._known[key][1:]
+
+    def trial(self, label: str, got: Sequence[Any], *vectors: Sequence[Any], **notes: Any) -> Trial:
+        """``got`` scored; the last of ``vectors`` are what errors are measured by."""
+        want, autodiff = self.of(*vectors)
+        unit = max(size_of(vectors[-1]), float(np.finfo(np.float64).tiny))
+        scores = [
+            score(leaf, doubled(g), w, a, unit) for leaf, g, w, a in zip(self.inputs, got, want, autodiff, strict=True)
+        ]
+        return Trial(label, vectors, scores, notes)
+
+
+def _gradients(result: Any) -> list[np.ndarray]:
+    return result[1] if isinstance(result, tuple) else result
+
+
+def check_gradients(
+    collector: Collector, truth: Truth, values: Sequence[np.ndarray], families: Sequence[str], seed: int
+) -> list[Trial]:
+    """Every family but zero and linearity; returns the trials, whose errors others are pooled with."""
+    problem, rule = collector.problem, truth.sides.rule
+    trials = []
+    for cotangent in cotangents_of(problem.outputs, values, families, seed):
+        collector.progress(f"cotangent {cotangent.label}")
+        got = rule(problem.arrays, cotangent.arrays)[1]
+        output = _only_output(cotangent, problem.outputs)
+        trials.append(
+            truth.trial(cotangent.label, got, problem.arrays, cotangent.arrays, python=cotangent.python, output=output)
+        )
+    if trials:
+        collector.judge(trials, problem.inputs, size=_size(problem.outputs))
+        rows = sum(trial.label.startswith("one-hot") for trial in trials)
+        whole = rows and rows == sum(y.size for y in problem.outputs)
+        collector.checked.append(f"{len(trials)} cotangents" + (", the full Jacobian among them" if whole else ""))
+        if rows and not whole:
+            collector.unchecked.append(
+                ("full Jacobian", f"the outputs have more than {JACOBIAN} entries; {rows} of its rows were checked")
+            )
+        _note_what_is_left_out(collector, trials)
+    return trials
+
+
+def _only_output(cotangent: Cotangent, outputs: Sequence[Leaf]) -> str | None:
+    used = [y.name for y, dy in zip(outputs, cotangent.arrays, strict=True) if np.any(np.asarray(dy))]
+    return used[0] if len(used) == 1 else None
+
+
+def _note_what_is_left_out(collector: Collector, trials: Sequence[Trial]) -> None:
+    for place, leaf in enumerate(collector.problem.inputs):
+        left_out = max(trial.scores[place].left_out for trial in trials)
+        if left_out:
+            why = f"{left_out} of {leaf.size} entries: the reference's own gradient is not finite there in {leaf.dtype}"
+            collector.unchecked.append((f"part of the cotangent of `{leaf.name}`", why))
+
+
+def check_zero(collector: Collector, truth: Truth) -> None:
+    """A cotangent of zero gives exactly zero."""
+    problem = collector.problem
+    cotangent = zero(problem.outputs)
+    gradients = truth.sides.rule(problem.arrays, cotangent.arrays)[1]
+    plain = truth.sides.plain(problem.arrays, cotangent.arrays)[1]
+    for leaf, got, autodiff in zip(problem.inputs, map(doubled, gradients), plain, strict=True):
+        wrong = (got != 0) & (autodiff == 0)
+        if np.any(wrong):
+            index = tuple(int(each[0]) for each in np.nonzero(wrong))
+            message = f"a cotangent of zero gives `{leaf.name}` one that is not zero in {int(wrong.sum())} entries"
+            collector.failures.append(
+                Failure("zero", message, leaf.name, None, "zero", None, index, float(got[index]), 0.0)
+            )
+    collector.checked.append("zero gives exactly zero")
+
+
+def check_linearity(collector: Collector, truth: Truth, trials: Sequence[Trial], seed: int) -> None:
+    """``vjp(u + v) = vjp(u) + vjp(v)``, and ``vjp(2u) = 2 vjp(u)`` to the bit, but for what underflows."""
+    problem, rule = collector.problem, truth.sides.rule
+    u, v = (gaussian(problem.outputs, seed, number).arrays for number in (1000, 1001))
+    both = [_like(doubled(a) + doubled(b), a) for a, b in zip(u, v, strict=True)]
+    # What rounding takes from u + v: it is added again, so that the sum is exact.
+    rest = [_like(doubled(a) + doubled(b) - doubled(w), a) for a, b, w in zip(u, v, both, strict=True)]
+    parts = [rule(problem.arrays, dy)[1] for dy in (u, v, both, rest)]
+    unit = max(size_of(u), size_of(v))
+    found = []
+    for of_u, of_v, of_both, of_rest in zip(*([doubled(each) for each in part] for part in parts), strict=True):
+        found.append((of_both + of_rest, of_u + of_v))
+    pool = [truth.trial("", rule(problem.arrays, dy)[1], problem.arrays, dy) for dy in (u, v)]
+    scores: list[Score] = []
+    for leaf, (got, want) in zip(problem.inputs, found, strict=True):
+        scores.append(score(leaf, got, np.where(np.isfinite(want), want, np.nan), want, unit))
+    trial = Trial("u + v", (problem.arrays, both), scores)
+    collector.judge(
+        [trial], problem.inputs, [*trials, *pool], size=_size(problem.outputs), check="linearity", slack=4.0
+    )
+    collector.checked.append("linearity")
+
+
+def check_determinism(collector: Collector, truth: Truth, seed: int) -> None:
+    """Two runs agree bit for bit."""
+    problem = collector.problem
+    dy = gaussian(problem.outputs, seed, 0).arrays
+    runs = [jax.tree.map(np.asarray, truth.sides.rule(problem.arrays, dy)) for _ in range(2)]
+    names = [*(y.name for y in problem.outputs), *(f"the cotangent of `{leaf.name}`" for leaf in problem.inputs)]
+    for name, first, second in zip(names, *map(jax.tree.leaves, runs), strict=True):
+        if first.tobytes() != second.tobytes():
+            collector.failures.append(Failure("determinism", f"two runs on the same arrays give two {name}"))
+    collector.checked.append("two runs agree to the bit")
+
+
+def _size(outputs: Sequence[Leaf]) -> int:
+    return sum(y.size for y in outputs)
+
+
+def _like(array: np.ndarray, other: jax.Array) -> jax.Array:
+    return jnp.asarray(array, other.dtype)

@@ -1,0 +1,67 @@
+"""Is the reference's own gradient right? What no comparison with the reference can tell, differences can.
+
+Along a direction ``v`` the remainder ``|φ(t) − φ(0) − t φ'(0)|``, with ``φ(t) = ⟨dy, reference(x + t v)⟩`` in float64,
+falls as t² where the gradient is right and as t where it is not, as with a stray ``stop_gradient``.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxbn._testing.collector import Collector
+from jaxbn._testing.cotangents import gaussian
+from jaxbn._testing.gradients import Truth
+from jaxbn._testing.oracle import Sides, doubled
+from jaxbn._testing.report import Failure
+
+STEPS = 2.0 ** -np.arange(6, 22, 2)
+DIRECTIONS = 2
+
+
+def check_reference(collector: Collector, truth: Truth, values: Sides, seed: int) -> None:
+    """One direction in one input at a time, so that a small input is not lost beside a large one."""
+    problem = collector.problem
+    arrays = [doubled(array) for array in problem.arrays]
+    for place, leaf in enumerate(problem.inputs):
+        collector.progress(f"the reference's gradient with respect to {leaf.name}")
+        slopes = []
+        for number in range(DIRECTIONS if leaf.size else 0):
+            dy = list(map(doubled, gaussian(problem.outputs, seed, 5000 + number).arrays))
+            normal = np.random.default_rng((seed, 6000 + number)).standard_normal(leaf.shape)
+            direction = normal * _spread(arrays[place])
+            gradient = truth.sides.exact(arrays, dy)[1][place]
+            slopes.append(_slope(values, arrays, place, direction, dy, gradient))
+        if any(slope < 1.5 for slope in slopes):
+            message = (
+                f"the reference's own gradient with respect to `{leaf.name}` is wrong: along a random direction the "
+                f"remainder of its Taylor expansion falls with slope {min(slopes):.2f}, not 2. "
+                "Is there a `stop_gradient` in it, or a rule of its own?"
+            )
+            collector.failures.append(Failure("reference", message, leaf.name))
+    collector.checked.append("Taylor expansion of the reference")
+
+
+def _spread(array: np.ndarray) -> float:
+    finite = array[np.isfinite(array)]
+    return float(np.sqrt(np.mean(np.square(finite)))) or 1.0 if finite.size else 1.0
+
+
+def _slope(values: Sides, arrays: Any, place: int, direction: Any, dy: Any, gradient: Any) -> float:
+    """That of the remainder's logarithm in that of the step, where rounding does not hide it; 2 if it hides all."""
+
+    def terms(step: float) -> np.ndarray:
+        moved = [array + step * direction if other == place else array for other, array in enumerate(arrays)]
+        products = (d * np.where(np.isfinite(y), y, 0.0) for d, y in zip(dy, values.exact(moved), strict=True))
+        return np.concatenate([np.ravel(product) for product in products])
+
+    start = terms(0.0)
+    derivative = float(np.sum(np.where(np.isfinite(gradient), gradient, 0.0) * direction))
+    changes = np.array([np.sum(terms(step) - start) for step in STEPS])
+    remainders = np.abs(changes - STEPS * derivative)
+    noise = 1e-13 * float(np.sum(np.abs(start)) + np.sum(np.abs(np.concatenate([np.ravel(d) for d in dy]))))
+    seen = np.isfinite(remainders) & (remainders > noise)
+    pairs = [k for k in range(len(STEPS) - 1) if seen[k] and seen[k + 1]]
+    if not pairs:
+        return 2.0
+    rates = np.log2(remainders[:-1] / remainders[1:])[pairs] / np.log2(STEPS[0] / STEPS[1])
+    return float(np.max(rates[-2:]))

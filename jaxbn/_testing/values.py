@@ -1,0 +1,115 @@
+"""The outputs: those of the function and of its reference are the same, plain and under differentiation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxbn._testing.collector import Collector
+from jaxbn._testing.oracle import Sides, doubled
+from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, budget, score
+from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
+from jaxbn._testing.report import Failure
+
+
+def with_outputs(problem: Problem) -> Problem:
+    """The problem with its outputs; raises ``ValueError`` unless both functions' are of one structure."""
+    ours, our_tree = jax.tree_util.tree_flatten_with_path(_outputs_of(problem.view_of_all(problem.fn), problem.arrays))
+    theirs, their_tree = jax.tree_util.tree_flatten_with_path(
+        jax.eval_shape(problem.view_of_all(problem.reference), problem.arrays)
+    )
+    if our_tree != their_tree:
+        raise ValueError(
+            f"check_custom_vjp: `fn` returns {our_tree}, `reference` {their_tree}; they must be of one structure"
+        )
+    outputs = []
+    for place, ((path, mine), (_, other)) in enumerate(zip(ours, theirs, strict=True)):
+        name = f"output{jax.tree_util.keystr(path)}"
+        if (mine.shape, mine.dtype) != (other.shape, other.dtype):
+            raise ValueError(
+                f"check_custom_vjp: `fn` returns {name} as {mine.dtype}{list(mine.shape)}, `reference` as "
+                f"{other.dtype}{list(other.shape)}; they must be the same"
+            )
+        if is_floating(mine):
+            outputs.append(Leaf(name, place, mine.shape, mine.dtype))
+    if not outputs:
+        raise ValueError("check_custom_vjp: `fn` returns no floating-point array; there is nothing to differentiate")
+    return replace(problem, outputs=tuple(outputs), outputs_beside=len(ours) > len(outputs))
+
+
+def _outputs_of(function: Function, arrays: Sequence[Any]) -> Any:
+    """Traced, or computed where Python decides on values."""
+    try:
+        return jax.eval_shape(function, arrays)
+    except jax.errors.ConcretizationTypeError:
+        return function(arrays)
+
+
+def check_values(problem: Problem, sides: Sides) -> tuple[list[np.ndarray], list[float]]:
+    """The outputs in float64 and what each may differ by; raises ``ValueError`` where the two functions differ."""
+    if any(dtype != np.float64 for dtype in sides.exact_dtypes(problem.arrays)):
+        raise ValueError(
+            "check_custom_vjp: `reference` returns narrower arrays than float64 when its arguments are float64; "
+            "it must compute in its arguments' dtype, so that it can be the truth"
+        )
+    exact, ours = sides.exact(problem.arrays), sides.rule(problem.arrays)
+    plain = _float64_rounding(problem, sides, exact, sides.plain(problem.arrays))
+    budgets = []
+    size = sum(leaf.size for leaf in problem.inputs)
+    for leaf, got, want, autodiff in zip(problem.outputs, ours, exact, plain, strict=True):
+        found = score(leaf, doubled(got), want, autodiff, 1.0)
+        allowed = budget(leaf, [found], size)
+        if found.error > allowed:
+            raise ValueError(
+                f"check_custom_vjp: `fn` and `reference` differ in value, so their gradients cannot be compared: "
+                f"{leaf.name}[{', '.join(map(str, found.index or ()))}] is {found.got:.6g}, the reference gives "
+                f"{found.want:.6g}; off by {found.error:.3g}, rounding explains {allowed:.3g}"
+            )
+        budgets.append(allowed)
+    if problem.outputs_beside:
+        _require_equal_integers(problem)
+    return exact, budgets
+
+
+def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any) -> list[np.ndarray]:
+    if not any(leaf.dtype == FLOAT64 for leaf in problem.outputs):
+        return plain
+    narrow, truth = sides.rounding(problem.arrays)
+    return [
+        want + FLOAT64_TO_FLOAT32 * (low - true) if leaf.dtype == FLOAT64 else same
+        for leaf, want, low, true, same in zip(problem.outputs, exact, narrow, truth, plain, strict=True)
+    ]
+
+
+def _require_equal_integers(problem: Problem) -> None:
+    both = (problem.view_of_all(function)(problem.arrays) for function in (problem.fn, problem.reference))
+    ours, theirs = map(jax.tree_util.tree_leaves_with_path, both)
+    for (path, mine), (_, other) in zip(ours, theirs, strict=True):
+        if not is_floating(mine) and not np.array_equal(np.asarray(mine), np.asarray(other)):
+            name = f"output{jax.tree_util.keystr(path)}"
+            raise ValueError(f"check_custom_vjp: `fn` and `reference` differ in {name}: {mine} and {other}")
+
+
+def check_values_under_differentiation(
+    collector: Collector, outputs: Sequence[Any], exact: Sequence[np.ndarray], budgets: Sequence[float]
+) -> None:
+    """A rule computes its function a second time, for the backward pass; it must come to the same."""
+    problem = collector.problem
+    for leaf, got, want, allowed in zip(problem.outputs, outputs, exact, budgets, strict=True):
+        found = score(leaf, doubled(got), want, np.where(np.isfinite(want), want, 0.0), 1.0)
+        if found.error > allowed:
+            collector.failures.append(
+                Failure(
+                    "value",
+                    f"{leaf.name} is another under differentiation than without",
+                    output=leaf.name,
+                    index=found.index,
+                    got=found.got,
+                    want=found.want,
+                    error=found.error,
+                    budget=allowed,
+                )
+            )
+    collector.checked.append("values, plain and under differentiation")
