@@ -1,9 +1,7 @@
-"""Layers that users write over ``jnp``, each with a right rule and without; and what may go wrong in a rule.
-
-`LAYERS` has the rule, the plain forward and arguments. `MISTAKES` has rules that are wrong in one place.
-"""
+"""Layers that users write over ``jnp``, each with a right rule and without."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +14,7 @@ Function = Callable[..., Any]
 def with_rule(forward: Function, fwd: Function, bwd: Function) -> Function:
     """``forward`` under its own name, with a derivative by hand."""
 
-    def function(*args: Any) -> Any:
-        return forward(*args)
-
-    function.__name__ = forward.__name__
-    rule = jax.custom_vjp(function)
+    rule = jax.custom_vjp(wraps(forward)(lambda *args: forward(*args)))
     rule.defvjp(fwd, bwd)
     return rule
 
@@ -108,7 +102,7 @@ def gelu_fwd(x: jax.Array) -> Any:
 def gelu_bwd(x: jax.Array, dy: jax.Array) -> Any:
     x32 = wide(x)
     density = jnp.exp(-0.5 * jnp.square(x32)) * float(1 / np.sqrt(2 * np.pi))
-    return ((0.5 * (1 + jax.lax.erf(x32 * float(np.sqrt(0.5)))) + x32 * density) * wide(dy)).astype(x.dtype),
+    return (((0.5 * (1 + jax.lax.erf(x32 * float(np.sqrt(0.5)))) + x32 * density) * wide(dy)).astype(x.dtype),)
 
 
 # -------------------------------------------------------------------------------------------------------- attention
@@ -207,9 +201,7 @@ LAYERS = {
     "attention": Layer(
         attention, attention_fwd, attention_bwd, lambda g: [g.normal(size=s) for s in ((5, 4), (6, 4), (6, 3))]
     ),
-    "cumulative sum": Layer(
-        cumulative_sum, cumulative_sum_fwd, cumulative_sum_bwd, lambda g: [g.normal(size=(3, 12))]
-    ),
+    "cumulative sum": Layer(cumulative_sum, cumulative_sum_fwd, cumulative_sum_bwd, lambda g: [g.normal(size=(3, 12))]),
     "logsumexp": Layer(logsumexp, logsumexp_fwd, logsumexp_bwd, masked_logits),
 }
 

@@ -139,6 +139,11 @@ def _check(collector: Collector, order: int, names: Sequence[str], families: Seq
         check_linearity(collector, truth, trials, seed)
     check_determinism(collector, truth, seed)
     check_isolation(collector, truth, seed)
+    if collector.failures:  # most of what would fail under them would fail of that
+        left_out = [name for name in names if not collector.asked_for(name)]
+        names = [name for name in names if collector.asked_for(name)]
+        if left_out:
+            collector.unchecked.append((", ".join(left_out), "it is wrong without them"))
     for name in names:
         _check_transformation(collector, truth, name, trials, order, seed, jit=jit)
     collector.progress("the cause")

@@ -49,11 +49,15 @@ class Collector:
         self.checked: list[str] = []
         self.unchecked: list[tuple[str, str]] = []
 
+    def asked_for(self, transformation: str) -> bool:
+        """Whether the caller gave this transformation's name."""
+        return transformation in self._named
+
     def unsupported(self, transformation: str, error: Exception) -> None:
         """A failure only where the caller asked for this transformation by its name."""
         why = f"{type(error).__name__}: {error}"
         self.unchecked.append((transformation, why))
-        if transformation in self._named:
+        if self.asked_for(transformation):
             message = f"{transformation} was asked for and is not supported: {why}"
             self.failures.append(Failure("transformation", message, transformation=transformation))
 

@@ -113,7 +113,8 @@ def _vectors(evidence: Evidence, axis: int, length: int) -> Iterator[tuple[str, 
             yield f"`{leaf.name}`", array
             if np.all(array > 0):
                 yield f"√`{leaf.name}`", np.sqrt(array)
-    array = evidence.arrays[evidence.place]
-    others = tuple(other for other in range(array.ndim) if other != axis)
-    if others:
-        yield f"the standard deviation of `{evidence.leaf.name}`", np.std(array, others)
+    for leaf, array in pairs:
+        for kept in [axis] if leaf is evidence.leaf else range(array.ndim):
+            others = tuple(other for other in range(array.ndim) if other != kept)
+            if others and array.shape[kept] == length and np.all(np.isfinite(array)):
+                yield f"the standard deviation of `{leaf.name}`", np.std(array, others)
