@@ -8,13 +8,13 @@ import jax
 from jaxbn._testing import transformations as under
 from jaxbn._testing.collector import Collector, Progress
 from jaxbn._testing.cotangents import FAMILIES, gaussian
-from jaxbn._testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivative
+from jaxbn._testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
 from jaxbn._testing.diagnosis import cause_of_exception, explained
 from jaxbn._testing.gradients import Truth, check_determinism, check_gradients, check_linearity, check_zero
 from jaxbn._testing.isolation import check_isolation
-from jaxbn._testing.oracle import Sides, pullback, value
+from jaxbn._testing.oracle import Sides, pullback
 from jaxbn._testing.precision import Trial
-from jaxbn._testing.problem import Function, Problem, problem_of
+from jaxbn._testing.problem import Problem, problem_of
 from jaxbn._testing.report import Failure, VjpMismatch, VjpReport
 from jaxbn._testing.structure import check_structure
 from jaxbn._testing.taylor import check_reference
@@ -120,12 +120,11 @@ def check_custom_vjp(
 def _check(collector: Collector, order: int, names: Sequence[str], families: Sequence[str], seed: int) -> None:
     problem = collector.problem
     jit = _compiles(problem)
-    values = Sides(problem, value, jit=jit)
     truth = Truth(Sides(problem, pullback, jit=jit), problem.inputs)
-    outputs, budgets = check_values(problem, values)
+    outputs, budgets = check_values(problem, truth.sides, jit=jit)
     if not _runs(collector, seed):
         return
-    check_reference(collector, truth, values, seed)
+    check_reference(collector, truth, seed)
     if collector.failures:
         collector.unchecked.append(("the rule", "what it would be compared with is wrong"))
         return
@@ -145,7 +144,12 @@ def _check(collector: Collector, order: int, names: Sequence[str], families: Seq
         if left_out:
             collector.unchecked.append((", ".join(left_out), "it is wrong without them"))
     for name in names:
-        _check_transformation(collector, truth, name, trials, order, seed, jit=jit)
+        _check_transformation(collector, truth, name, trials, seed, jit=jit)
+    second = [name for name in names if name in SECOND_ORDER]
+    if second and order == 2:
+        check_derivatives(collector, second, seed, jit=jit)
+    elif second:
+        collector.unchecked.append((", ".join(second), "order=1"))
     collector.progress("the cause")
     collector.failures[:] = explained(collector.failures, problem, truth, trials, seed)
 
@@ -172,12 +176,12 @@ def _runs(collector: Collector, seed: int) -> bool:
 
 
 def _check_transformation(
-    collector: Collector, truth: Truth, name: str, trials: Sequence[Trial], order: int, seed: int, *, jit: bool
+    collector: Collector, truth: Truth, name: str, trials: Sequence[Trial], seed: int, *, jit: bool
 ) -> None:
-    if name in SECOND_ORDER and order == 1:
-        collector.unchecked.append((name, "order=1"))
-    elif name in DERIVATIVES:
-        check_derivative(collector, name, seed, jit=jit)
+    if name in SECOND_ORDER:
+        return  # they are checked together
+    if name in DERIVATIVES:
+        check_derivatives(collector, [name], seed, jit=jit)
     elif name == "devices" and len(jax.devices()) < 2:
         collector.unchecked.append((name, "there is only one; jax_num_cpu_devices gives several"))
     else:
@@ -221,7 +225,7 @@ def _chosen(option: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _name(fn: Function) -> str:
-    while not hasattr(fn, "__name__") and hasattr(fn, "func"):
+def _name(fn: Any) -> str:
+    while not hasattr(fn, "__name__") and hasattr(fn, "func"):  # functools.partial
         fn = fn.func
     return getattr(fn, "__name__", type(fn).__name__)

@@ -14,7 +14,7 @@ from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import GAUSSIAN, gaussian
 from jaxbn._testing.gradients import Truth
 from jaxbn._testing.oracle import Derivative, Sides
-from jaxbn._testing.problem import Function
+from jaxbn._testing.problem import Function, Problem
 
 
 def gradient_of_curved_loss(function: Function, dy: Sequence[Any]) -> Callable[[Any], Any]:
@@ -57,29 +57,34 @@ DERIVATIVES: dict[str, Derivative] = {"jvp": forward, "grad of grad": grad_of_gr
 SECOND_ORDER = ("grad of grad", "jvp of grad")
 
 
-def check_derivative(collector: Collector, name: str, seed: int, *, jit: bool) -> None:
-    """Along random vectors, by the precision rule; one that raises is not supported."""
+def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, jit: bool) -> None:
+    """Along random vectors, by the precision rule. The names are of one derivative, which has one truth."""
     problem = collector.problem
-    second = name in SECOND_ORDER
+    second = names[0] in SECOND_ORDER
     leaves = problem.inputs if second else problem.outputs
-    truth = Truth(Sides(problem, DERIVATIVES[name], jit=jit), leaves)
-    trials = []
-    for number in range(GAUSSIAN):
+    size = sum(leaf.size for leaf in (*problem.inputs, *problem.outputs))
+    vectors = [_vectors(problem, seed, number, second=second) for number in range(GAUSSIAN)]
+    truth = Truth(Sides(problem, DERIVATIVES[names[0]], jit=jit), leaves)
+    for name in names:
         collector.progress(name)
-        vectors = [problem.arrays, gaussian(problem.inputs, seed, 3000 + number).arrays]
-        if second:
-            vectors.insert(1, gaussian(problem.outputs, seed, 4000 + number).arrays)
+        rule = Sides(problem, DERIVATIVES[name], jit=jit).rule
         try:
-            got = truth.sides.rule(*vectors)
+            found = [rule(*each) for each in vectors]
         except Exception as error:
             collector.unsupported(name, error)
-            return
+            continue
         try:
-            trials.append(truth.trial(f"gaussian {number}", got, *vectors))
+            trials = [truth.trial(f"gaussian {k}", got, *vectors[k]) for k, got in enumerate(found)]
         except Exception as error:
             collector.unchecked.append((name, f"the reference raises {type(error).__name__}: {error}"))
-            return
-    size = sum(leaf.size for leaf in (*problem.inputs, *problem.outputs))
-    check = "second derivative" if second else "directional derivative"
-    collector.judge(trials, leaves, size=size, check=check, transformation=name)
-    collector.checked.append(name)
+            continue
+        check = "second derivative" if second else "directional derivative"
+        collector.judge(trials, leaves, size=size, check=check, transformation=name)
+        collector.checked.append(name)
+
+
+def _vectors(problem: Problem, seed: int, number: int, *, second: bool) -> list[list[jax.Array]]:
+    vectors = [problem.arrays, gaussian(problem.inputs, seed, 3000 + number).arrays]
+    if second:
+        vectors.insert(1, gaussian(problem.outputs, seed, 4000 + number).arrays)
+    return vectors

@@ -31,6 +31,8 @@ def factor_along_an_axis(evidence: Evidence) -> str | None:
             lambda case, factors=factors: factors * evidence.wanted[case]
         ):
             continue
+        if np.all(np.minimum(np.abs(factors), np.abs(factors - 1)) < 1e-2):
+            continue  # some are left out, the rest is right
         name = _named_vector(factors.ravel(), evidence, axis)
         if name is None and np.allclose(np.abs(factors), 1, atol=1e-2):
             name = "signs"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import JACOBIAN, Cotangent, cotangents_of, gaussian, size_of, zero
 from jaxbn._testing.oracle import Sides, doubled
-from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, Score, Trial, score
+from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, Trial, score
 from jaxbn._testing.problem import Leaf
 from jaxbn._testing.report import Failure
 
@@ -109,25 +109,26 @@ def check_zero(collector: Collector, truth: Truth) -> None:
 def check_linearity(collector: Collector, truth: Truth, trials: Sequence[Trial], seed: int) -> None:
     """``vjp(u + v) = vjp(u) + vjp(v)``."""
     problem, rule = collector.problem, truth.sides.rule
-    u, v = (gaussian(problem.outputs, seed, number).arrays for number in (1000, 1001))
+    u, v = (_coarse(gaussian(problem.outputs, seed, number).arrays) for number in (1000, 1001))
     both = [_like(doubled(a) + doubled(b), a) for a, b in zip(u, v, strict=True)]
-    # What rounding takes from u + v: it is added again, so that the sum is exact.
-    rest = [_like(doubled(a) + doubled(b) - doubled(w), a) for a, b, w in zip(u, v, both, strict=True)]
-    parts = [rule(problem.arrays, dy)[1] for dy in (u, v, both, rest)]
-    unit = max(size_of(u), size_of(v))
-    found = []
+    of_u, of_v, of_both = ([doubled(each) for each in rule(problem.arrays, dy)[1]] for dy in (u, v, both))
     with np.errstate(invalid="ignore"):  # where autodiff overflows
-        for of_u, of_v, of_both, of_rest in zip(*([doubled(each) for each in part] for part in parts), strict=True):
-            found.append((of_both + of_rest, of_u + of_v))
-    pool = [truth.trial("", rule(problem.arrays, dy)[1], problem.arrays, dy) for dy in (u, v)]
-    scores: list[Score] = []
-    for leaf, (got, want) in zip(problem.inputs, found, strict=True):
-        scores.append(score(leaf, got, np.where(np.isfinite(want), want, np.nan), want, unit))
+        wanted = [a + b for a, b in zip(of_u, of_v, strict=True)]
+    unit = size_of(both)
+    scores = [
+        score(leaf, got, np.where(np.isfinite(want), want, np.nan), want, unit)
+        for leaf, got, want in zip(problem.inputs, of_both, wanted, strict=True)
+    ]
+    pool = truth.trial("", of_both, problem.arrays, both)
     trial = Trial("u + v", (problem.arrays, both), scores)
-    collector.judge(
-        [trial], problem.inputs, [*trials, *pool], size=_size(problem.outputs), check="linearity", slack=4.0
-    )
+    size = _size(problem.outputs)
+    collector.judge([trial], problem.inputs, [*trials, pool], size=size, check="linearity", slack=4.0)
     collector.checked.append("linearity")
+
+
+def _coarse(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """To sixteenths, so that every dtype holds the sum of two."""
+    return [_like(np.round(np.clip(doubled(array), -4, 4) * 16) / 16, array) for array in arrays]
 
 
 def check_determinism(collector: Collector, truth: Truth, seed: int) -> None:

@@ -30,10 +30,6 @@ def pullback(function: Function) -> Callable[..., Any]:
     return pulled
 
 
-def value(function: Function) -> Callable[..., Any]:
-    return function
-
-
 class Sides:
     """One derivative, three ways: by the rule, by autodiff in the same dtypes, and in truth.
 

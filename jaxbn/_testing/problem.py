@@ -92,10 +92,11 @@ def problem_of(fn: Function, reference: Function, args: Sequence[Any], argnums: 
         position = path[0].idx
         name = _name(fn, position) + jax.tree_util.keystr(path[1:])
         differentiated = position in chosen and (is_array(value) or (argnums is not None and isinstance(value, float)))
-        value = jnp.asarray(value) if is_array(value) or differentiated else value
-        flat.append(value)
         if not differentiated:
+            flat.append(jnp.asarray(value) if is_array(value) else value)
             continue
+        value = jnp.asarray(value)
+        flat.append(value)
         _require_real(name, value)
         leaf = Leaf(name, place, value.shape, value.dtype)
         if is_floating(value):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxbn._testing.collector import Collector
+from jaxbn._testing.cotangents import zero
 from jaxbn._testing.oracle import Sides, doubled
 from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, budget, score
 from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
@@ -47,15 +48,25 @@ def _outputs_of(function: Function, arrays: Sequence[Any]) -> Any:
         return function(arrays)
 
 
-def check_values(problem: Problem, sides: Sides) -> tuple[list[np.ndarray], list[float]]:
+def check_values(problem: Problem, sides: Sides, *, jit: bool) -> tuple[list[np.ndarray], list[float]]:
     """The outputs in float64 and what each may differ by; raises ``ValueError`` where the two functions differ."""
-    if any(dtype != np.float64 for dtype in sides.exact_dtypes(problem.arrays)):
+    zeros = zero(problem.outputs).arrays
+    try:
+        dtypes = sides.exact_dtypes(problem.arrays, zeros)
+    except Exception as error:
+        raise ValueError(
+            "check_custom_vjp: `reference` cannot be differentiated in float64, as the truth must be; "
+            f"it raises {type(error).__name__}: {error}"
+        ) from error
+    if any(dtype != np.float64 for dtype in dtypes):
         raise ValueError(
             "check_custom_vjp: `reference` returns narrower arrays than float64 when its arguments are float64; "
             "it must compute in its arguments' dtype, so that it can be the truth"
         )
-    exact, ours = sides.exact(problem.arrays), sides.rule(problem.arrays)
-    plain = _float64_rounding(problem, sides, exact, sides.plain(problem.arrays))
+    view = problem.view(problem.fn)
+    ours = (jax.jit(view) if jit else view)(problem.arrays)
+    exact, plain = (side(problem.arrays, zeros)[0] for side in (sides.exact, sides.plain))
+    plain = _float64_rounding(problem, sides, exact, plain, zeros)
     budgets = []
     size = sum(leaf.size for leaf in problem.inputs)
     for leaf, got, want, autodiff in zip(problem.outputs, ours, exact, plain, strict=True):
@@ -73,10 +84,10 @@ def check_values(problem: Problem, sides: Sides) -> tuple[list[np.ndarray], list
     return exact, budgets
 
 
-def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any) -> list[np.ndarray]:
+def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any, zeros: Any) -> list[np.ndarray]:
     if not any(leaf.dtype == FLOAT64 for leaf in problem.outputs):
         return plain
-    narrow, truth = sides.rounding(problem.arrays)
+    narrow, truth = (result[0] for result in sides.rounding(problem.arrays, zeros))
     return [
         want + FLOAT64_TO_FLOAT32 * (low - true) if leaf.dtype == FLOAT64 else same
         for leaf, want, low, true, same in zip(problem.outputs, exact, narrow, truth, plain, strict=True)
