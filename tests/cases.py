@@ -51,7 +51,7 @@ class Case:
         """The floating-point outputs as a function of the arrays, in `names`' order; the same one at every call."""
         key = (str(self), module.__name__)
         if key not in _FUNCTIONS:
-            _FUNCTIONS[key] = partial(_call, self, getattr(module, self.operation))
+            _FUNCTIONS[key] = partial(call, self, getattr(module, self.operation))
         return _FUNCTIONS[key]
 
 
@@ -59,7 +59,7 @@ class Case:
 _FUNCTIONS: dict[tuple[str, str], Callable[..., list[jax.Array]]] = {}
 
 
-def _call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[jax.Array]:
+def call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[jax.Array]:
     given = dict(zip(case.names, arrays, strict=True))
     outputs = operation(*(given.get(name) for name in case.shapes), **case.options)
     return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
