@@ -41,22 +41,55 @@ def _always(geometry: ConvGeometry) -> bool:
     return True
 
 
-def _narrow(geometry: ConvGeometry) -> bool:
-    """Fewer pairs of channels in a group than a matrix product would need."""
-    return geometry.in_features * geometry.out_features // geometry.groups**2 <= 16
+def _narrow(geometry: ConvGeometry, summed: int) -> bool:
+    """Fewer channels in a group than a matrix product would need; fewer still where few groups make short vectors."""
+    few = min(8, 2 * geometry.groups)
+    pairs = geometry.in_features * geometry.out_features // geometry.groups**2
+    return summed <= few * geometry.groups and pairs <= 4 * few
+
+
+def _narrow_in(geometry: ConvGeometry) -> bool:
+    return _narrow(geometry, geometry.in_features)
+
+
+def _narrow_out(geometry: ConvGeometry) -> bool:
+    return _narrow(geometry, geometry.out_features)
+
+
+def _narrow_sums(geometry: ConvGeometry) -> bool:
+    """A sum for each pair of channels pays for one output, where the groups or a line make vectors.
+
+    In three dimensions it pays for more, but XLA's own is no slower where a stride breaks the vectors.
+    """
+    if _in_space(geometry):
+        return _narrow_in(geometry) and (_unit_stride(geometry) or 16 <= geometry.groups == geometry.in_features)
+    has_vectors = geometry.groups > 2 or len(geometry.window) == 1
+    return _narrow_in(geometry) and geometry.out_features == geometry.groups and has_vectors
 
 
 def _unit_stride(geometry: ConvGeometry) -> bool:
     return max(geometry.stride) == 1
 
 
+def _in_space(geometry: ConvGeometry) -> bool:
+    return len(geometry.window) == 3
+
+
 def _not_in_space(geometry: ConvGeometry) -> bool:
-    """In three dimensions XLA is slow either way, and one group after the other is slower (0.1 to 0.6 ×)."""
+    """In three dimensions XLA is slow either way, and one group after the other is no faster but in what follows."""
     return not _in_space(geometry)
 
 
-def _in_space(geometry: ConvGeometry) -> bool:
-    return len(geometry.window) == 3
+def _one_tap(geometry: ConvGeometry) -> bool:
+    return max(geometry.window) == 1
+
+
+def _strided(geometry: ConvGeometry) -> bool:
+    return not _unit_stride(geometry)
+
+
+def _wide_unit_stride(geometry: ConvGeometry) -> bool:
+    return _unit_stride(geometry) and geometry.in_features * geometry.out_features // geometry.groups**2 >= 128
 
 
 TABLE = (
@@ -65,9 +98,13 @@ TABLE = (
         "pointwise", ("input_gradient", "kernel_gradient"), "cpu", _always, "a window of one tap is one matrix product"
     ),
     Row("patches", ("input_gradient",), "cpu", _always, "windows that do not overlap are one matrix product"),
-    Row("depthwise", MAPS, "cpu", _narrow, "groups of few channels are sums of shifted products"),
-    Row("grouped", MAPS[:2], "cpu", _always, "XLA's CPU compiler runs a convolution for each group faster than one"),
-    Row("grouped", MAPS[2:], "cpu", _not_in_space, "a convolution for each group is faster than one of all"),
+    Row("depthwise", ("convolve",), "cpu", _narrow_in, "groups of few channels are sums of shifted products"),
+    Row("depthwise", ("input_gradient",), "cpu", _narrow_out, "groups of few channels are sums of shifted products"),
+    Row("depthwise", ("kernel_gradient",), "cpu", _narrow_sums, "groups of few channels are sums of shifted products"),
+    Row("grouped", MAPS, "cpu", _not_in_space, "XLA's CPU compiler runs a convolution for each group faster than one"),
+    Row("grouped", MAPS[:2], "cpu", _one_tap, "a window of one tap is a matrix product for each group"),
+    Row("grouped", ("input_gradient",), "cpu", _strided, "each group has an algorithm without zeros between"),
+    Row("grouped", ("kernel_gradient",), "cpu", _wide_unit_stride, "a convolution for each group is faster than one"),
     Row("transposed", MAPS, "cpu", _always, "the strided convolution that it is the adjoint of has no zeros between"),
     Row("strided", ("input_gradient",), "cpu", _in_space, "a convolution for each phase of the stride has no zeros"),
 )
