@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Measure this library's convolutions and gradients beside others'."
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a few cases of every kind, in about two minutes")
+    add("--quick", action="store_true", help="a few cases of every kind, in under two minutes")
     about = "folder for the JSON and the picture, made if need be (default: %(default)s)"
     add("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=about)
     add("--only", default="", metavar="SUBSTRING", help="only the cases whose name contains it")
