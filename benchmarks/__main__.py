@@ -16,7 +16,7 @@ import jax
 from tqdm import tqdm
 
 from benchmarks import cases, convolutions, networks, picture, report
-from benchmarks.measure import Comparison, Effort, Result, measure
+from benchmarks.measure import Comparison, DifferentResults, Effort, Result, measure
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
 NEVER_SLOWER = 0.9
@@ -53,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:
-    """Each result; all so far when the user interrupts."""
+    """Each result; all so far when the user interrupts, or two sides do not compute the same."""
     for comparison in (bar := tqdm(chosen, unit="ratio", dynamic_ncols=True)):
         bar.set_description(f"{comparison.case}, {comparison.quantity}")
         is_small = comparison.case.startswith(cases.RANDOM)
         try:
             yield measure(comparison, QUICK if quick else SMALL if is_small else THOROUGH)
-        except KeyboardInterrupt:
-            tqdm.write("interrupted: what follows is what was measured so far")
+        except (KeyboardInterrupt, DifferentResults) as stop:
+            tqdm.write(f"benchmarks: {stop or 'interrupted'}; what follows is what was measured so far")
             return
 
 
