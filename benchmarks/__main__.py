@@ -16,7 +16,7 @@ import jax
 from tqdm import tqdm
 
 from benchmarks import cases, convolutions, networks, picture, report
-from benchmarks.measure import Comparison, Effort, Result, measure
+from benchmarks.measure import Comparison, DifferentResults, Effort, Result, measure
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
 NEVER_SLOWER = 0.9
@@ -26,9 +26,9 @@ RANDOM_GEOMETRIES, QUICK_RANDOM_GEOMETRIES = 200, 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    table = [row for row in cases.table() if row.quick or not options.quick]
+    table, dense = ([row for row in rows if row.quick or not options.quick] for rows in (cases.TABLE, cases.dense()))
     random = cases.random_geometries(QUICK_RANDOM_GEOMETRIES if options.quick else RANDOM_GEOMETRIES)
-    everything = map(on_this_platform, comparisons(table, random, quick=options.quick))
+    everything = map(on_this_platform, comparisons(table, dense, random, quick=options.quick))
     chosen = [comparison for comparison in everything if options.only in comparison.case]
     if not chosen:
         print(f"benchmarks: no case's name contains {options.only!r}", file=sys.stderr)
@@ -53,22 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:
-    """Each result; all so far when the user interrupts."""
+    """Each result; all so far when the user interrupts, or two sides do not compute the same."""
     for comparison in (bar := tqdm(chosen, unit="ratio", dynamic_ncols=True)):
         bar.set_description(f"{comparison.case}, {comparison.quantity}")
         is_small = comparison.case.startswith(cases.RANDOM)
         try:
             yield measure(comparison, QUICK if quick else SMALL if is_small else THOROUGH)
-        except KeyboardInterrupt:
-            tqdm.write("interrupted: what follows is what was measured so far")
+        except (KeyboardInterrupt, DifferentResults) as stop:
+            tqdm.write(f"benchmarks: {stop or 'interrupted'}; what follows is what was measured so far")
             return
 
 
 def comparisons(
-    table: Sequence[cases.Convolution], random: Sequence[cases.Convolution], *, quick: bool
+    table: Sequence[cases.Convolution],
+    dense: Sequence[cases.Convolution],
+    random: Sequence[cases.Convolution],
+    *,
+    quick: bool,
 ) -> Iterator[Comparison]:
+    """The many dense and random ones last, so that an interrupted run has something of every kind."""
+    for row in table:
+        yield from convolutions.comparisons(row)
     yield from networks.comparisons(quick=quick)
-    for row in [*table, *random]:
+    for row in [*dense, *random]:
         yield from convolutions.comparisons(row)
 
 
@@ -84,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Measure this library's convolutions and gradients beside others'."
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a few cases of every kind, in about two minutes")
+    add("--quick", action="store_true", help="a few cases of every kind, in under two minutes")
     about = "folder for the JSON and the picture, made if need be (default: %(default)s)"
     add("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=about)
     add("--only", default="", metavar="SUBSTRING", help="only the cases whose name contains it")

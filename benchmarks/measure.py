@@ -20,21 +20,32 @@ class Effort(NamedTuple):
     seconds: float
 
 
+class DifferentResults(Exception):
+    """The two sides do not compute the same: their times say nothing."""
+
+
 class Program:
     """A compiled function and its operands; a call waits for the result."""
 
     def __init__(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+        self.function = function
         self.compiled = jax.jit(function).lower(*operands).compile()
         self.operands = jax.device_put(operands)
 
     def __call__(self) -> Any:
         return jax.block_until_ready(self.compiled(*self.operands))
 
+    def in_full_precision(self) -> Any:
+        """The result by whole products, where a platform's own are shorter."""
+        with jax.default_matmul_precision("highest"):
+            return jax.jit(self.function)(*self.operands)
+
     @property
     def text(self) -> str:
         """The optimised HLO without the names and places in the source that it was written with."""
         text = re.sub(r"HloModule [^\s,]+", "HloModule", self.compiled.as_text() or "")
         text = re.sub(r", metadata=\{[^}]*\}", "", text)
+        text = re.sub(r"([(,] ?)[\w.\-]+: ", r"\1", text)  # Of parameters, in a computation's heading.
         # Tables of source files and frames, in some versions of XLA, stand before the first computation.
         text = re.sub(r"\n(FileNames|FunctionNames|FileLocations|StackFrames)\n(.+\n)*", "\n", text)
         names: dict[str, str] = {}
@@ -68,15 +79,14 @@ class Result(NamedTuple):
 
     @property
     def is_below(self) -> bool:
-        """Whether the ratio was under its floor each time."""
-        return self.floor is not None and max(self.ratios) < self.floor
+        return self.floor is not None and self.ratio < self.floor
 
 
 def measure(comparison: Comparison, effort: Effort) -> Result:
     ours, theirs = comparison.sides()
     same = _check(comparison, ours, theirs)
     times, ratios = [], []
-    while not ratios or (len(ratios) <= REPETITIONS and max(ratios) < (comparison.floor or 0.0)):
+    while not ratios or (len(ratios) <= REPETITIONS and ratios[0] < (comparison.floor or 0.0)):
         our_time, their_time = medians([ours] if same else [ours, theirs], effort) * (2 if same else 1)
         times.append(our_time)
         ratios.append(their_time / our_time)
@@ -122,8 +132,16 @@ def _check(comparison: Comparison, ours: Run, theirs: Run) -> bool:
     """Whether the two are the same program; raises where they do not compute the same."""
     if not (isinstance(ours, Program) and isinstance(theirs, Program)):
         return False
-    for got, want in zip(jax.tree.leaves(ours()), jax.tree.leaves(theirs()), strict=True):
-        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-        if not np.max(np.abs(got - want)) <= 1e-2 * np.max(np.abs(want)):
-            raise RuntimeError(f"benchmarks: the two sides of {comparison.case}, {comparison.quantity}, differ")
+    # By a GPU's short products several training steps drift apart; then whole ones must not.
+    if not (_alike(ours(), theirs()) or _alike(ours.in_full_precision(), theirs.in_full_precision())):
+        raise DifferentResults(f"the two sides of {comparison.case}, {comparison.quantity}, differ")
     return ours.text == theirs.text
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return all(_near(np.asarray(got, np.float64), np.asarray(want, np.float64)) for got, want in pairs)
+
+
+def _near(got: np.ndarray, want: np.ndarray) -> bool:
+    return bool(np.max(np.abs(got - want)) <= 1e-2 * np.max(np.abs(want)))

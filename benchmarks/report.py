@@ -49,7 +49,7 @@ def worst_random(results: Sequence[Result]) -> list[Result]:
 def table(results: Sequence[Result]) -> str:
     """A line for each ratio; of the random geometries only the worst.
 
-    ``!`` was below the floor each time, ``~`` at first but not always; ``=`` is the same program.
+    ``!`` is below its floor, ``~`` was at first but not by the median of all four; ``=`` is the same program.
     """
     width = max(len(result.case) for result in results)
     heads = "".join(f"{name:>9}" for name in PEERS)

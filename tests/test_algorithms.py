@@ -10,7 +10,8 @@ import pytest
 from jax import lax
 
 import jaxbn
-from jaxbn._conv.algorithms import ALGORITHMS, MAPS
+from jaxbn._conv.algorithms import ALGORITHMS
+from jaxbn._conv.algorithms.table import MAPS
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
