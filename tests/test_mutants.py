@@ -1,37 +1,68 @@
-"""Every mutant of the rules is caught by `check_custom_vjp`, and the guess names most mistakes that it has a name for."""
+"""Every mutant of the rules is caught by `check_custom_vjp`, and the guess names the mistake where there is a name."""
 
 import sys
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 
 import pytest
 
 import jaxbn
 from jaxbn.testing import VjpReport, check_custom_vjp
-from tests.cases import call
-from tests.mutants import CONVOLUTION, MUTANTS, PLAIN, Mutant, MutantGoneError, mutated, mutated_source
+from tests.cases import Case, call
+from tests.mutants import Mutant, MutantGoneError, mutated
+from tests.mutants_of_convolution import CONVOLUTION
+from tests.mutants_of_normalisation import NORMALISATION
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+MUTANTS = [*CONVOLUTION, *NORMALISATION]
 
 
 def check(package: ModuleType, mutant: Mutant) -> VjpReport:
     case = mutant.case
     rule = partial(call, case, getattr(package, case.operation))
-    reference = case.function(jaxbn.reference)
+    options = {name: value for name, value in case.options.items() if name != "algorithm"}  # plain JAX has none
+    reference = replace(case, options=options).function(jaxbn.reference)
     arrays = case.arrays(dtype=mutant.dtype)
-    options = {"transforms": mutant.transforms, "cotangents": ("gaussian", "constant")}
-    return check_custom_vjp(rule, reference, *arrays, **options, raise_on_failure=False)
+    families = ("gaussian", "constant", "each output alone")
+    return check_custom_vjp(
+        rule, reference, *arrays, transforms=mutant.transforms, cotangents=families, raise_on_failure=False
+    )
 
 
-@cache
-def report_of(mutant_name: str) -> VjpReport:
-    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == mutant_name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_every_mutant_is_caught(mutant: Mutant) -> None:
     with mutated(mutant) as package:
-        return check(package, mutant)
-
-
-@pytest.mark.parametrize("name", [mutant.name for mutant in MUTANTS])
-def test_every_mutant_is_caught_and_its_cause_guessed(name: str) -> None:
-    report = report_of(name)
-    print(name, report.causes)
+        report = check(package, mutant)
     assert not report.passed
+    if mutant.cause is not None:
+        assert any(mutant.cause in cause for cause in report.causes), report.causes
+
+
+@pytest.mark.parametrize("case", {str(mutant.case): mutant.case for mutant in MUTANTS}.values(), ids=str)
+def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
+    mutant = Mutant("none", "conv.rules", "", "", case)
+    assert check(jaxbn, mutant).passed
+
+
+def test_there_are_as_many_as_are_meant_to_be() -> None:
+    assert len(CONVOLUTION) >= 40
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert sum(mutant.cause is not None for mutant in MUTANTS) >= len(MUTANTS) * 2 / 3
+
+
+def test_a_mutant_whose_place_is_gone_is_an_error() -> None:
+    gone, twice = (CONVOLUTION[0]._replace(old=old) for old in ("no such text", "dkernel"))
+    for mutant, count in ((gone, "0 times"), (twice, "times in jaxbn._conv.rules, once is wanted")):
+        with pytest.raises(MutantGoneError, match=count), mutated(mutant):
+            pass
+
+
+def test_a_mutant_leaves_the_package_as_it_was() -> None:
+    before = {name: module for name, module in sys.modules.items() if name.startswith("jaxbn")}
+    with mutated(CONVOLUTION[0]) as package:
+        assert package is not jaxbn
+        assert package.conv is not jaxbn.conv
+        assert sys.modules["jaxbn"] is package
+    assert {name: module for name, module in sys.modules.items() if name.startswith("jaxbn")} == before

@@ -135,20 +135,25 @@ def missing_sum(evidence: Evidence) -> str | None:
 
 
 def shifted(evidence: Evidence) -> str | None:
-    """By a place or two; what came in from beyond the edge is not compared."""
-    for axis, length in enumerate(evidence.leaf.shape):
+    """By a place or two, along one axis or several; what came in from beyond the edge is not compared."""
+    shape = evidence.leaf.shape
+    for axes in chain(*(combinations(range(len(shape)), count) for count in range(1, 4))):
         for step in (1, -1, 2, -2):
-            if length - abs(step) < 2:
+            if any(shape[axis] - abs(step) < 2 for axis in axes):
                 continue
-            inside = slice(max(step, 0), length + min(step, 0))
-            source = slice(max(-step, 0), length + min(-step, 0))
             pairs = [
-                (_along(got, axis, inside), _along(want, axis, source))
+                (_inside(got, axes, step), _inside(want, axes, -step))
                 for got, want in zip(evidence.got, evidence.wanted, strict=True)
             ]
             if evidence.same([got for got, _ in pairs], [want for _, want in pairs]):
-                return f"shifted by {step} along axis {axis}: an index or a padding is off"
+                return f"shifted by {step} along {_axes(axes)}: an index or a padding is off"
     return None
+
+
+def _inside(array: np.ndarray, axes: tuple[int, ...], step: int) -> np.ndarray:
+    for axis in axes:
+        array = _along(array, axis, slice(max(step, 0), array.shape[axis] + min(step, 0)))
+    return array
 
 
 def wrong_in_places(evidence: Evidence) -> str | None:

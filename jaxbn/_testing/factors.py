@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxbn._testing.evidence import Evidence
 
+NAMES = 3  # that are told, when more fit
+
 
 def constant_factor(evidence: Evidence) -> str | None:
     factor = _projection(evidence, ())
@@ -54,10 +56,8 @@ def _projection(evidence: Evidence, axes: tuple[int, ...]) -> np.ndarray:
 def _named(factor: float, evidence: Evidence) -> str | None:
     """In terms of the number of entries along some axes."""
     close = 1e-4 if evidence.leaf.eps < 1e-4 else 4 * evidence.leaf.eps
-    for name, value in _names(evidence):
-        if abs(abs(factor) / value - 1) < close:
-            return ("-" if factor < 0 else "") + name
-    return None
+    fitting = [name for name, value in _names(evidence) if abs(abs(factor) / value - 1) < close]
+    return " or ".join(fitting[:NAMES]) or None
 
 
 def _names(evidence: Evidence) -> Iterator[tuple[str, float]]:

@@ -47,7 +47,6 @@ def _candidates(evidence: Evidence, axes: tuple[int, ...]) -> Iterator[tuple[str
     for index, (name, array) in enumerate(known):
         for other, factor in known[index:]:
             yield f"`{name}` · `{other}`", [array * factor] * CASES
-    yield "what is wanted", evidence.wanted
 
 
 def _parallel(residual: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
