@@ -40,19 +40,13 @@ class Sides:
         rule = derivative(problem.view(problem.fn))
         self.rule = jax.jit(rule) if jit else rule
         self._plain = jax.jit(derivative(problem.view(problem.reference)))
-        self._exact = jax.jit(derivative(problem.view(problem.reference, _double_constant)))
-        self._narrow = jax.jit(derivative(problem.view(problem.reference, _single_constant)))
+        self._exact = jax.jit(derivative(problem.view(problem.reference, double_constant)))
+        self._narrow = jax.jit(derivative(problem.view(problem.reference, single_constant)))
 
     def exact(self, *vectors: Sequence[Any]) -> Any:
         """In float64; vectors and results are NumPy's."""
         with jax.enable_x64(True):
             return jax.tree.map(doubled, self._exact(*([jnp.asarray(doubled(a)) for a in each] for each in vectors)))
-
-    def exact_dtypes(self, *vectors: Sequence[Any]) -> list[Any]:
-        """The dtypes that the truth comes in, which must all be float64."""
-        with jax.enable_x64(True):
-            wide = ([jnp.asarray(doubled(array)) for array in each] for each in vectors)
-            return [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(self._exact, *wide))]
 
     def plain(self, *vectors: Sequence[Any]) -> Any:
         return jax.tree.map(doubled, self._plain(*vectors))
@@ -66,9 +60,9 @@ class Sides:
         return jax.tree.map(doubled, self._narrow(*narrow)), self.exact(*narrow)
 
 
-def _double_constant(leaf: Any) -> Any:
+def double_constant(leaf: Any) -> Any:
     return jnp.asarray(doubled(leaf)) if is_floating(leaf) else leaf
 
 
-def _single_constant(leaf: Any) -> Any:
+def single_constant(leaf: Any) -> Any:
     return jnp.asarray(doubled(leaf), jnp.float32) if is_floating(leaf) else leaf

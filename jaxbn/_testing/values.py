@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import zero
-from jaxbn._testing.oracle import Sides, doubled
+from jaxbn._testing.oracle import Sides, double_constant, doubled
 from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, budget, score
 from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
 from jaxbn._testing.report import Failure
@@ -50,22 +51,17 @@ def _outputs_of(function: Function, arrays: Sequence[Any]) -> Any:
 
 def check_values(problem: Problem, sides: Sides, *, jit: bool) -> tuple[list[np.ndarray], list[float]]:
     """The outputs in float64 and what each may differ by; raises ``ValueError`` where the two functions differ."""
+    _require_float64(problem)
     zeros = zero(problem.outputs).arrays
     try:
-        dtypes = sides.exact_dtypes(problem.arrays, zeros)
+        exact, plain = (side(problem.arrays, zeros)[0] for side in (sides.exact, sides.plain))
     except Exception as error:
         raise ValueError(
-            "check_custom_vjp: `reference` cannot be differentiated in float64, as the truth must be; "
+            "check_custom_vjp: `reference` cannot be differentiated, as the truth must be; "
             f"it raises {type(error).__name__}: {error}"
         ) from error
-    if any(dtype != np.float64 for dtype in dtypes):
-        raise ValueError(
-            "check_custom_vjp: `reference` returns narrower arrays than float64 when its arguments are float64; "
-            "it must compute in its arguments' dtype, so that it can be the truth"
-        )
     view = problem.view(problem.fn)
     ours = (jax.jit(view) if jit else view)(problem.arrays)
-    exact, plain = (side(problem.arrays, zeros)[0] for side in (sides.exact, sides.plain))
     plain = _float64_rounding(problem, sides, exact, plain, zeros)
     budgets = []
     size = sum(leaf.size for leaf in problem.inputs)
@@ -82,6 +78,17 @@ def check_values(problem: Problem, sides: Sides, *, jit: bool) -> tuple[list[np.
     if problem.outputs_beside:
         _require_equal_integers(problem)
     return exact, budgets
+
+
+def _require_float64(problem: Problem) -> None:
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(doubled(array)) for array in problem.arrays]
+        outputs = jax.eval_shape(problem.view(problem.reference, double_constant), wide)
+    if any(y.dtype != np.float64 for y in outputs):
+        raise ValueError(
+            "check_custom_vjp: `reference` returns narrower arrays than float64 when its arguments are float64; "
+            "it must compute in its arguments' dtype, so that it can be the truth"
+        )
 
 
 def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any, zeros: Any) -> list[np.ndarray]:
