@@ -72,6 +72,7 @@ def mutated(mutant: Mutant) -> Iterator[ModuleType]:
     sys.meta_path.insert(0, finder)
     try:
         package = importlib.import_module("jaxbn")
+        importlib.import_module("jaxbn.testing")
         assert name in sys.modules, f"{name} is not imported by jaxbn"
         yield package
     finally:
