@@ -65,6 +65,7 @@ def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, 
     size = sum(leaf.size for leaf in (*problem.inputs, *problem.outputs))
     vectors = [_vectors(problem, seed, number, second=second) for number in range(GAUSSIAN)]
     truth = Truth(Sides(problem, DERIVATIVES[names[0]], jit=jit), leaves)
+    known: list[Any] = []
     for name in names:
         collector.progress(name)
         rule = Sides(problem, DERIVATIVES[name], jit=jit).rule
@@ -74,7 +75,8 @@ def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, 
             collector.unsupported(name, error)
             continue
         try:
-            trials = [truth.trial(f"gaussian {k}", got, *vectors[k]) for k, got in enumerate(found)]
+            known = known or [truth.of(*each) for each in vectors]
+            trials = [truth.scored(f"gaussian {k}", got, *known[k], *vectors[k]) for k, got in enumerate(found)]
         except Exception as error:
             collector.unchecked.append((name, f"the reference raises {type(error).__name__}: {error}"))
             continue

@@ -10,38 +10,45 @@ import numpy as np
 from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import JACOBIAN, Cotangent, cotangents_of, gaussian, size_of, zero
 from jaxbn._testing.oracle import Sides, doubled
-from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, Trial, score
+from jaxbn._testing.precision import FLOAT64, Trial, in_float64, score
 from jaxbn._testing.problem import Leaf
 from jaxbn._testing.report import Failure
 
 
 class Truth:
-    """Scores cotangents of the inputs; what was asked before is remembered."""
+    """Scores cotangents of the inputs, or whatever else has the ``leaves``' types."""
 
-    def __init__(self, sides: Sides, inputs: Sequence[Leaf]) -> None:
-        self.sides, self.inputs = sides, inputs
-        self._known: dict[int, tuple[Any, list[np.ndarray], list[np.ndarray]]] = {}
+    def __init__(self, sides: Sides, leaves: Sequence[Leaf]) -> None:
+        self.sides, self.leaves = sides, leaves
 
     def of(self, *vectors: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """What is wanted, and what autodiff in the same dtypes gives for it."""
-        key = hash(tuple(id(array) for each in vectors for array in each))
-        if key not in self._known:
-            want = _gradients(self.sides.exact(*vectors))
-            autodiff = _gradients(self.sides.plain(*vectors))
-            if any(leaf.dtype == FLOAT64 for leaf in self.inputs):
-                narrow, exact = map(_gradients, self.sides.rounding(*vectors))
-                for place, leaf in enumerate(self.inputs):
-                    if leaf.dtype == FLOAT64:
-                        autodiff[place] = want[place] + FLOAT64_TO_FLOAT32 * (narrow[place] - exact[place])
-            self._known[key] = (vectors, want, autodiff)  # the vectors are kept, so that no other gets their ids
-        return self._known[key][1:]
+        want = _gradients(self.sides.exact(*vectors))
+        autodiff = _gradients(self.sides.plain(*vectors))
+        if any(leaf.dtype == FLOAT64 for leaf in self.leaves):
+            narrow, exact = map(_gradients, self.sides.rounding(*vectors))
+            for place, leaf in enumerate(self.leaves):
+                if leaf.dtype == FLOAT64:
+                    autodiff[place] = in_float64(want[place], narrow[place], exact[place])
+        return want, autodiff
 
     def trial(self, label: str, got: Sequence[Any], *vectors: Sequence[Any], **notes: Any) -> Trial:
-        """``got`` scored; the last of ``vectors`` are what errors are measured by."""
-        want, autodiff = self.of(*vectors)
+        """``got`` scored against the truth."""
+        return self.scored(label, got, *self.of(*vectors), *vectors, **notes)
+
+    def scored(
+        self,
+        label: str,
+        got: Sequence[Any],
+        want: Sequence[np.ndarray],
+        autodiff: Sequence[np.ndarray],
+        *vectors: Sequence[Any],
+        **notes: Any,
+    ) -> Trial:
+        """``got`` against what is known already; the last of ``vectors`` are what errors are measured by."""
         unit = max(size_of(vectors[-1]), float(np.finfo(np.float64).tiny))
         scores = [
-            score(leaf, doubled(g), w, a, unit) for leaf, g, w, a in zip(self.inputs, got, want, autodiff, strict=True)
+            score(leaf, doubled(g), w, a, unit) for leaf, g, w, a in zip(self.leaves, got, want, autodiff, strict=True)
         ]
         return Trial(label, vectors, scores, notes)
 

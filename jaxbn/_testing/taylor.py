@@ -28,7 +28,7 @@ def check_reference(collector: Collector, truth: Truth, seed: int) -> None:
         for number in range(DIRECTIONS if leaf.size else 0):
             dy = list(map(doubled, gaussian(problem.outputs, seed, 5000 + number).arrays))
             normal = np.random.default_rng((seed, 6000 + number)).standard_normal(leaf.shape)
-            direction = normal * _spread(arrays[place])
+            direction = np.where(np.isfinite(arrays[place]), normal * _spread(arrays[place]), 0.0)
             gradient = truth.sides.exact(arrays, dy)[1][place]
             slopes.append(_slope(truth, arrays, place, direction, dy, gradient))
         if any(slope < 1.5 for slope in slopes):

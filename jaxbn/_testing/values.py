@@ -11,7 +11,7 @@ import numpy as np
 from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import zero
 from jaxbn._testing.oracle import Sides, double_constant, doubled
-from jaxbn._testing.precision import FLOAT64, FLOAT64_TO_FLOAT32, budget, score
+from jaxbn._testing.precision import FLOAT64, budget, in_float64, score
 from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
 from jaxbn._testing.report import Failure
 
@@ -96,7 +96,7 @@ def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any, ze
         return plain
     narrow, truth = (result[0] for result in sides.rounding(problem.arrays, zeros))
     return [
-        want + FLOAT64_TO_FLOAT32 * (low - true) if leaf.dtype == FLOAT64 else same
+        in_float64(want, low, true) if leaf.dtype == FLOAT64 else same
         for leaf, want, low, true, same in zip(problem.outputs, exact, narrow, truth, plain, strict=True)
     ]
 
