@@ -7,4 +7,6 @@ from jaxbn._conv.public_maps import (
     convolve_kernel_gradient as convolve_kernel_gradient,
 )
 from jaxbn._conv.rules import conv as conv, conv_transpose as conv_transpose
-from jaxbn._norm.rules import Moments as Moments, batch_norm as batch_norm, batch_norm_inference as batch_norm_inference
+from jaxbn._norm.inference import batch_norm_inference as batch_norm_inference
+from jaxbn._norm.moments import Moments as Moments
+from jaxbn._norm.rules import batch_norm as batch_norm

@@ -23,8 +23,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbn._channels import widened
 from jaxbn._conv.rules import conv
+from jaxbn._norm.inference import batch_norm_inference
 from jaxbn._norm.moments import Moments
-from jaxbn._norm.rules import batch_norm, batch_norm_inference
+from jaxbn._norm.rules import batch_norm
 
 
 @dataclass(frozen=True)

@@ -114,14 +114,26 @@ def batch_norm(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
 ) -> tuple[jax.Array, Moments]:
     """`jaxbn.batch_norm` in two passes, the mean and then the mean square about it (D13)."""
     wide = _at_least_float32(x)
     others = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
-    mean = jnp.mean(wide, others)
-    var = jnp.mean(jnp.square(wide - _expand(mean, wide, axis)), others)
-    count = jnp.full(mean.shape, x.size // max(mean.size, 1), jnp.int32)
+    kept = jnp.ones(x.shape, bool) if where is None else jnp.broadcast_to(where, x.shape)
+    wide = jnp.where(kept, wide, jnp.zeros_like(wide))
+
+    def total(terms: jax.Array) -> jax.Array:
+        own = jnp.sum(terms, others)
+        return own if axis_name is None else lax.psum(own, axis_name, axis_index_groups=axis_index_groups)
+
+    count = total(kept.astype(jnp.int32)).astype(jnp.int32)
+    m = jnp.maximum(count, 1).astype(wide.dtype)
+    mean = total(wide) / m
+    var = total(jnp.square(jnp.where(kept, wide - _expand(mean, wide, axis), jnp.zeros_like(wide)))) / m
     y = batch_norm_inference(wide, mean, var, gamma, beta, axis=axis, epsilon=epsilon)
+    y = jnp.where(kept, y, jnp.zeros_like(y))
     return y.astype(x.dtype), Moments(mean, var, count)
 
 

@@ -60,8 +60,10 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., list[jax.Array]]] = {}
 
 
 def _call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[jax.Array]:
-    given = dict(zip(case.names, arrays, strict=True))
-    outputs = operation(*(given.get(name) for name in case.shapes), **case.options)
+    given, options = dict(zip(case.names, arrays, strict=True)), dict(case.options)
+    if "where" in options:
+        options["where"] = mask(options["where"], arrays[0].shape, options["axis"])
+    outputs = operation(*(given.get(name) for name in case.shapes), **options)
     return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
@@ -181,6 +183,28 @@ def norm_case(operation: str, shape: Shape, axis: int, given: Shape, **options: 
     return Case(operation, {"x": shape, **moments, **vectors}, {"axis": axis, **options}, tolerance)
 
 
+MASKS = ("all", "none", "one", "random", "images", "a channel less", "without leading axes")
+
+
+def mask(kind: str, shape: Shape, axis: int) -> jax.Array:
+    """What the option ``where`` of a case stands for: a mask for an ``x`` of that shape."""
+    random = np.random.default_rng(3).random(shape) < 0.6
+    first = np.zeros(shape, bool)
+    first[(0,) * len(shape)] = True
+    channels = np.arange(shape[axis]) > 0
+    along = [-1 if other == axis % len(shape) else 1 for other in range(len(shape))]
+    kinds = {
+        "all": np.ones(shape, bool),
+        "none": np.zeros(shape, bool),
+        "one": first,
+        "random": random,
+        "images": np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) < max(shape[0] - 1, 1),
+        "a channel less": random & channels.reshape(along),
+        "without leading axes": random[0],
+    }
+    return jnp.asarray(kinds[kind])
+
+
 def norm_cases(operation: str) -> Iterator[Case]:
     shapes = [
         ((2, 5), -1),
@@ -204,7 +228,12 @@ def norm_cases(operation: str) -> Iterator[Case]:
         yield norm_case(operation, (4, 3, 5), -1, (1, 1), epsilon=epsilon)
 
 
-NORM_CASES = [*norm_cases("batch_norm"), *norm_cases("batch_norm_inference")]
+def masked_cases(operation: str) -> Iterator[Case]:
+    for kind, (shape, axis) in product(MASKS, [((5, 4, 3), -1), ((4, 3, 5, 2), 1), ((3, 4), 0)]):
+        yield norm_case(operation, shape, axis, (1, 1), where=kind)
+
+
+NORM_CASES = [*norm_cases("batch_norm"), *masked_cases("batch_norm"), *norm_cases("batch_norm_inference")]
 
 ALL_CASES = [*CONV_CASES, *CONV_TRANSPOSE_CASES, *NORM_CASES]
 
@@ -228,6 +257,7 @@ COVERING_CASES = [
     norm_case("batch_norm", (3, 5), -1, (1, 1)),
     norm_case("batch_norm", (3, 4, 5, 2), 1, (1, 1)),
     norm_case("batch_norm", (3, 2, 4), -1, (0, 0)),
+    norm_case("batch_norm", (3, 5, 4, 2), -1, (1, 1), where="random"),
     norm_case("batch_norm_inference", (3, 2, 4), -1, (1, 1)),
     norm_case("batch_norm_inference", (3, 4, 5, 2), 1, (0, 1)),
 ]
