@@ -137,6 +137,63 @@ def batch_norm(
     return y.astype(x.dtype), Moments(mean, var, count)
 
 
+def batch_norm_relu(
+    x: jax.Array,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm_relu` as two operations."""
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    y, moments = batch_norm(x, gamma, beta, axis=axis, epsilon=epsilon, **options)
+    return jax.nn.relu(y), moments
+
+
+def batch_norm_relu_conv(
+    x: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    flip_kernel: bool = False,
+    dimension_numbers: Any = None,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm_relu_conv` as three operations."""
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    hidden, moments = batch_norm_relu(x, gamma, beta, axis=numbers.lhs_spec[1], epsilon=epsilon, **options)
+    y = conv(
+        hidden,
+        kernel,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        flip_kernel=flip_kernel,
+        dimension_numbers=dimension_numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return y, moments
+
+
 def batch_norm_inference(
     x: jax.Array,
     mean: jax.Array,

@@ -96,8 +96,8 @@ def update_running_stats(
     for name, vector in running._asdict().items():
         if vector.shape != moments.mean.shape:
             raise ValueError(
-                f"update_running_stats: `running.{name}` has shape {vector.shape}, `moments` have {moments.mean.shape}; "
-                "they must be of the same channels"
+                f"update_running_stats: `running.{name}` has shape {vector.shape}, `moments.mean` has "
+                f"{moments.mean.shape}; they must be of the same channels"
             )
     mean, var, count = jax.lax.stop_gradient(moments)
     if unbiased:
