@@ -3,7 +3,7 @@
     y = max(0, z)    with z = γ x̂ + β
 
 The ReLU lets ``dy`` through where z is positive: ``dz = dy`` there and 0 elsewhere. From there on the rules are those
-of `batch_norm`, with ``dz`` for ``dy``. The backward pass forms z again from ``x`` as it reads it, so that neither z nor
+of `batch_norm`, with ``dz`` for ``dy``. The backward pass forms z again from ``x`` as it reads it, so neither z nor
 its sign nor y is kept.
 
 Saved for the backward pass: ``x``, which the caller holds anyway, and four vectors of channels.
