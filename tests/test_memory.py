@@ -114,6 +114,7 @@ def test_the_compiled_chain_needs_less_memory() -> None:
         gradient = jax.jit(jax.grad(partial(chain, module), (0, 1)))
         options: Any = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
         compiled = gradient.lower(parameters(), jnp.ones(SHAPE, jnp.float32)).compile(compiler_options=options)
-        return compiled.memory_analysis().temp_size_in_bytes
+        analysis: Any = compiled.memory_analysis()
+        return analysis.temp_size_in_bytes
 
     assert temporaries(jaxbn) <= 0.6 * temporaries(jaxbn.reference)

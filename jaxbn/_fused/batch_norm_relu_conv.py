@@ -10,7 +10,7 @@ Backward, the convolution first (D5, D7), then `batch_norm_relu` (D13 to D16):
 
 Saved for the backward pass: ``x`` and the parameters, which the caller holds anyway, and four vectors of channels. In a
 chain of these units ``x`` is the last unit's output: one activation a layer, where autodiff keeps several.
-The barrier in the backward pass says that h is to be computed there, not kept, to those of XLA's compilers that heed it.
+The barrier in the backward pass tells XLA to compute h there and not to keep it, where XLA heeds barriers.
 
 References: He et al. (2016), *Identity Mappings in Deep Residual Networks*, for the order of the three; Pleiss et al.
 (2017), *Memory-Efficient Implementation of DenseNets*, for computing the normalised values anew.
