@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import gcd
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def channel_sums(
     whole = whole_axes(x, summed)
     if x.size <= 2 * TERMS * x.shape[axis] or all(x.shape[other] == 1 for other in whole):
         return _reduce(summed, *terms(x, *others))
-    split, length = _split(x.shape, whole)
+    split, length = _split(x.shape, summed[0], [other for other in whole if other != summed[0]])
     blocks, left_over = divmod(x.shape[split], length)
 
     def partial_sums(start: int, blocks: int, length: int) -> tuple[jax.Array, ...]:
@@ -72,17 +73,24 @@ def whole_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
     return tuple(axis for axis in axes if jax.typeof(x).sharding.spec[axis] is None)
 
 
-def _split(shape: Sequence[int], axes: tuple[int, ...]) -> tuple[int, int]:
+def _split(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int, int]:
     """The axis to cut into blocks, and a block's length.
 
-    One that needs no remainder, of about `TERMS`; the batch's axis last, which devices may share.
+    The batch's axis comes last, when its sums are all that is left, and in a number of blocks with many divisors: where
+    it is spread over devices without our knowledge, as under a sharded `jit`, each block should lie on one of them.
     """
-    candidates = [*axes[1:], axes[0]]
-    divisors = {axis: max(d for d in range(1, TERMS + 1) if shape[axis] % d == 0) for axis in candidates}
-    best = max(candidates, key=divisors.__getitem__)
+    inner = [axis for axis in inner if shape[axis] > 1]
+    if not inner:
+        size = shape[batch]
+        lengths = [length for length in range(4, 2 * TERMS) if size % length == 0]
+        return batch, max(
+            lengths, key=lambda length: (gcd(size // length, 2**8 * 3**2 * 5), length), default=min(TERMS, size)
+        )
+    divisors = {axis: max(d for d in range(1, TERMS + 1) if shape[axis] % d == 0) for axis in inner}
+    best = max(inner, key=divisors.__getitem__)
     if divisors[best] > 3:
         return best, divisors[best]
-    longest = max(candidates, key=shape.__getitem__)
+    longest = max(inner, key=shape.__getitem__)
     return longest, min(TERMS, shape[longest])
 
 

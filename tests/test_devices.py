@@ -155,3 +155,19 @@ def test_one_exchange_forward_and_one_backward(check: bool) -> None:
     )
     assert collectives(forward) == 1
     assert collectives(both) == 2
+
+
+@pytest.mark.parametrize("shape", [(16, 6, 12, 3), (400, 3), (64, 20, 3), (128, 2, 2, 3)])
+def test_a_sharded_jit_exchanges_sums_not_images(shape: tuple[int, ...]) -> None:
+    """Of each device at most a few vectors of channels, whatever the sums are cut into."""
+
+    def gradient(x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: curved(jaxbn.batch_norm(x)[0]))(x)
+
+    x = jax.device_put(jnp.ones(shape), jax.NamedSharding(mesh_of(4), P("data")))
+    program = jax.jit(gradient).lower(x).compile().as_text() or ""
+    exchanged = re.findall(r" = (.*) (?:all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)\(", program)
+    assert exchanged
+    for result in exchanged:
+        for sizes in re.findall(r"\[([\d,]*)\]", result):
+            assert np.prod([int(size) for size in sizes.split(",")]) <= 4 * CHANNELS, result

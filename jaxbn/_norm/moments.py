@@ -111,7 +111,8 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     x = lax.stop_gradient(x if where is not None else _thinned(x, axis))
     others = tuple(other for other in range(x.ndim) if other != axis)
     largest = jnp.max(x, others, where=where, initial=-jnp.inf)
-    largest = jnp.where(_count(x, where, axis) > 0, largest, jnp.zeros_like(largest))
+    if where is not None:
+        largest = jnp.where(_count(x, where, axis) > 0, largest, jnp.zeros_like(largest))
     return _about(widened(largest), x, where, axis).mean
 
 
