@@ -38,7 +38,7 @@ def on_plain_autodiff(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def traced(*operands: Any) -> Any:
-        with mock.patch.multiple(cnn, conv=reference.conv, batch_norm=reference.batch_norm):
+        with mock.patch.multiple(cnn, conv=reference.conv, batch_norm_relu=reference.batch_norm_relu):
             return function(*operands)
 
     return traced
