@@ -27,7 +27,8 @@ def run(momentum: float | None) -> list[dict[str, list[float]]]:
         y = torch.relu(norm(conv(torch.tensor(images))))
         ((y - torch.tensor(targets)) ** 2).mean().backward()
         optimizer.step()
-        steps.append({"mean": norm.running_mean.tolist(), "var": norm.running_var.tolist()})
+        statistics = norm.state_dict()
+        steps.append({name: statistics[f"running_{name}"].tolist() for name in ("mean", "var")})
     return steps
 
 
