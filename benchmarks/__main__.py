@@ -81,9 +81,10 @@ def comparisons(
 
 def on_this_platform(comparison: Comparison) -> Comparison:
     """The floors are the CPU's."""
-    if jax.default_backend() == "cpu" or comparison.floor is None:
+    if jax.default_backend() == "cpu":
         return comparison
-    return comparison._replace(floor=min(comparison.floor, NEVER_SLOWER))
+    floor = None if comparison.floor is None else min(comparison.floor, NEVER_SLOWER)
+    return comparison._replace(floor=floor, peer_floors={})
 
 
 def make_parser() -> argparse.ArgumentParser:

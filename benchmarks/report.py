@@ -36,6 +36,11 @@ def failures(results: Sequence[Result]) -> list[str]:
         for result in results
         if result.is_below
     ]
+    found += [
+        f"{result.case}, {result.quantity}, {name}: {result.peers[name]:.3g}, floor {result.peer_floors[name]:.3g}"
+        for result in results
+        for name in result.peers_below
+    ]
     mean = dense_mean(results)
     if mean is not None and mean < DENSE_MEAN_FLOOR:
         found.append(f"{DENSE}, geometric mean: {mean:.3f}, floor {DENSE_MEAN_FLOOR}")
