@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from benchmarks import cases, convolutions, networks, picture, report
+from benchmarks import cases, convolutions, networks, norms, picture, report
 from benchmarks.measure import Comparison, DifferentResults, Effort, Result, measure
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
@@ -74,6 +74,7 @@ def comparisons(
     """The many dense and random ones last, so that an interrupted run has something of every kind."""
     for row in table:
         yield from convolutions.comparisons(row)
+    yield from norms.comparisons(quick=quick)
     yield from networks.comparisons(quick=quick)
     for row in [*dense, *random]:
         yield from convolutions.comparisons(row)

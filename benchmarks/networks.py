@@ -24,7 +24,8 @@ SMALL, LARGE = (32, 16, 16, 3), (128, 32, 32, 3)
 STEPS = 8
 FEW, FEW_STEPS = (16, 32, 32, 3), 2
 """For a scan of a ResNet-18: on plain autodiff it takes seconds a step as it is."""
-A_STEP, IN_A_SCAN = (dict.fromkeys(("Flax", "Equinox"), floor) for floor in (1.5, 8.0))
+A_STEP: dict[str, float] = {"Flax": 1.5, "Equinox": 1.5}
+IN_A_SCAN: dict[str, float] = {"Flax": 8.0, "Equinox": 8.0}
 """Floors of the ratios over other libraries."""
 LEARNING_RATE = 0.1
 

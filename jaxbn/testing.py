@@ -23,8 +23,8 @@ class SavedBytes(NamedTuple):
 def saved_bytes(function: Callable[..., Any], *args: Any) -> SavedBytes:
     """Counts what ``jax.vjp(function, *args)`` keeps for the backward pass, without running it.
 
-    Every array is counted once, however often it is kept, and one that a nested ``jit`` hands through is the argument
-    that it was. The count is of the program as JAX traces it: in a compiled whole, XLA may compute anew or share.
+    Every array is counted once, however often it is kept. The count is of the program as JAX traces it: in a compiled
+    whole, XLA may compute anew or share.
 
     Args:
         function: Any function that `jax.vjp` takes.
@@ -50,24 +50,10 @@ def saved_bytes(function: Callable[..., Any], *args: Any) -> SavedBytes:
 
     jaxpr = jax.make_jaxpr(kept)(*args).jaxpr
     inputs = {*jaxpr.invars, *jaxpr.constvars}
-    saved = {_origin(jaxpr, var) for var in jaxpr.outvars if not isinstance(var, Literal)}
+    saved = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
     return SavedBytes(
         sum(_bytes(var) for var in saved if var in inputs), sum(_bytes(var) for var in saved if var not in inputs)
     )
-
-
-def _origin(jaxpr: Any, var: Any) -> Any:
-    """The variable that ``var`` is another name of: nested functions hand some through, and some out twice."""
-    equation = next((equation for equation in jaxpr.eqns if var in equation.outvars), None)
-    if equation is None or equation.primitive.name not in ("jit", "pjit", "closed_call"):
-        return var
-    inner = equation.params["jaxpr"].jaxpr
-    result = inner.outvars[equation.outvars.index(var)]
-    result = result if isinstance(result, Literal) else _origin(inner, result)
-    if result in inner.invars:
-        outer = equation.invars[inner.invars.index(result)]
-        return var if isinstance(outer, Literal) else _origin(jaxpr, outer)
-    return var if isinstance(result, Literal) else result
 
 
 def _bytes(var: Any) -> int:

@@ -18,6 +18,7 @@ from tests.compare import Function
 LIMIT = 2e-6
 CHANNELS = 3
 NAMES = ("y", "dx", "dgamma", "dbeta")
+OUT = (P("data"), P("data"), P(), P())
 Arrays = list[Any]
 
 
@@ -42,8 +43,9 @@ def drawn(x: np.ndarray) -> Arrays:
     return [jnp.asarray(each, jnp.float32) for each in (x, *rest)]
 
 
-def errors(got: Any, arrays: Arrays) -> dict[str, float]:
-    want = compiled(jaxbn.reference.batch_norm)(*(array.astype(jnp.float64) for array in arrays))
+def errors(got: Any, arrays: Arrays, **options: Any) -> dict[str, float]:
+    operation = partial(jaxbn.reference.batch_norm, **options)
+    want = jax.jit(partial(pullback, operation))(*(array.astype(jnp.float64) for array in arrays))
     return {
         name: float(np.max(np.abs(np.asarray(g, np.float64) - w)) / np.max(np.abs(w)))
         for name, g, w in zip(NAMES, got, want, strict=True)
@@ -66,16 +68,21 @@ def test_nor_in_images(offset: float) -> None:
     assert max(found.values()) <= LIMIT, found
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("offset", [1e5, 1e6])
-def test_nor_over_eight_devices(offset: float) -> None:
-    """Whose means differ."""
+def test_nor_over_eight_devices(offset: float, masked: bool) -> None:
+    """Whose means differ, and of which the first may have no values."""
     x = np.random.default_rng(0).normal(offset, 1.0, (8, 500, CHANNELS)) + 0.5 * np.arange(8)[:, None, None]
     arrays = drawn(x)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    specs = (P("data"), P(), P(), P("data"))
-    body = partial(pullback, partial(jaxbn.batch_norm, axis_name="data"))
-    spread = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=(P("data"), P("data"), P(), P()))
-    found = errors(jax.jit(spread)(*arrays), arrays)
+    where = jnp.expand_dims(jnp.arange(8) >= int(masked), (1, 2))
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P("data"), P(), P(), P("data"), P("data")), out_specs=OUT)
+    def spread(*arrays: jax.Array) -> Any:
+        *rest, where = arrays
+        return pullback(partial(jaxbn.batch_norm, axis_name="data", where=where), *rest)
+
+    found = errors(jax.jit(spread)(*arrays, where), arrays, where=where)
     assert max(found.values()) <= LIMIT, found
 
 

@@ -108,19 +108,19 @@ def _about(pivot: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -
 
 def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     """A number near the mean; the very value where all are the same."""
-    x = lax.stop_gradient(x if where is not None else _thinned(x, axis))
-    others = tuple(other for other in range(x.ndim) if other != axis)
-    largest = jnp.max(x, others, where=where, initial=-jnp.inf)
+    x = lax.stop_gradient(x)
+    batch, *others = (other for other in range(x.ndim) if other != axis)
     if where is not None:
+        largest = jnp.max(x, (batch, *others), where=where, initial=-jnp.inf)
         largest = jnp.where(_count(x, where, axis) > 0, largest, jnp.zeros_like(largest))
-    return _about(widened(largest), x, where, axis).mean
-
-
-def _thinned(x: jax.Array, axis: int) -> jax.Array:
-    """Every sixteenth entry of the longest axis that is neither the channels' nor the batch's, which may be spread."""
-    _, *inner = (other for other in range(x.ndim) if other != axis)
-    inner = whole_axes(x, inner)
-    return lax.slice_in_dim(x, 0, None, THINNING, max(inner, key=x.shape.__getitem__)) if inner else x
+        return _about(widened(largest), x, where, axis).mean
+    # The batch's axis stays whole: devices may share it.
+    rows = corner = x
+    for other in (inner := whole_axes(x, others)):
+        corner = lax.slice_in_dim(corner, 0, 1, axis=other)
+    if inner:
+        rows = lax.slice_in_dim(x, 0, None, THINNING, max(inner, key=x.shape.__getitem__))
+    return _about(widened(jnp.max(corner, (batch, *others))), rows, where, axis).mean
 
 
 def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
