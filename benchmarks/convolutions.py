@@ -78,7 +78,14 @@ def _program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str |
     function, operands = tasks[quantity]
     if within is not None:
         function, operands = _WITHIN[within](function), tuple(np.stack([operand] * TIMES) for operand in operands)
+    elif jax.default_backend() != "cpu":
+        function, operands = _side_by_side(function), (operands,) * TIMES
     return Program(function, operands)
+
+
+def _side_by_side(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A call alone is mostly its launch on an accelerator. In a program of several, as in a network, it is itself."""
+    return lambda *calls: [function(*operands) for operands in calls]
 
 
 def _scanned(function: Callable[..., Any]) -> Callable[..., Any]:

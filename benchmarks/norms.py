@@ -1,7 +1,7 @@
 """Batch norm, forward and backward together, against plain autodiff, Flax and Equinox; and a chain of fused units."""
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -25,9 +25,7 @@ LAYERS, CHAIN = 12, (32, 16, 16, 32)
 def comparisons(*, quick: bool) -> Iterator[Comparison]:
     for shape in [QUICK] if quick else [QUICK, *LARGER]:
         name = f"batch norm {'×'.join(map(str, shape))}"
-        yield Comparison(name, "both ways", FLOOR, partial(_sides, shape), _torch(shape))
-        for peer, floor in PEER_FLOORS.items():
-            yield Comparison(f"{name} over {peer}", "both ways", floor, partial(_beside, peer, shape))
+        yield Comparison(name, "both ways", FLOOR, partial(_sides, shape), _peers(shape), PEER_FLOORS)
     yield Comparison(f"{LAYERS} batch norm, ReLU, conv", "gradient", 1, _chains)
 
 
@@ -36,14 +34,16 @@ def _sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
     return ours, plain
 
 
-def _beside(peer: str, shape: tuple[int, ...]) -> tuple[Run, Run]:
-    if peer == "Flax":
-        return _both_ways(_plain(jaxbn), shape), _both_ways(_flax(shape[-1]), shape)
-    theirs = _both_ways(_equinox(shape[-1]), (shape[0], shape[-1], *shape[1:-1]))
-    return _both_ways(_plain(jaxbn), shape), lambda: theirs()  # In another layout: not to be compared.
+def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
+    channels_first = (shape[0], shape[-1], *shape[1:-1])
+    peers: dict[str, Callable[[], Run]] = {
+        "Flax": lambda: _both_ways(_flax(shape[-1]), shape),
+        "Equinox": lambda: _both_ways(_equinox(shape[-1]), channels_first, channels=shape[-1]),
+    }
+    return peers | ({"PyTorch": partial(_torch, shape)} if torch_is_installed() else {})
 
 
-def _both_ways(forward: Forward, shape: tuple[int, ...]) -> Program:
+def _both_ways(forward: Forward, shape: tuple[int, ...], channels: int | None = None) -> Program:
     """``y`` and the three gradients, compiled as one."""
 
     def run(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
@@ -52,8 +52,7 @@ def _both_ways(forward: Forward, shape: tuple[int, ...]) -> Program:
 
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal(shape, np.float32) for _ in range(2))
-    channels = shape[-1] if forward.__name__ != "equinox" else shape[1]
-    gamma, beta = (rng.standard_normal(channels, np.float32) for _ in range(2))
+    gamma, beta = (rng.standard_normal(channels or shape[-1], np.float32) for _ in range(2))
     return Program(run, (x, gamma, beta, dy))
 
 
@@ -84,20 +83,17 @@ def _equinox(channels: int) -> Forward:
     return equinox
 
 
-def _torch(shape: tuple[int, ...]) -> Mapping[str, Callable[[], Run]]:
-    def prepare() -> Run:
-        torch: Any = importlib.import_module("torch")
-        x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # PyTorch's channels last
-        gamma, beta = (torch.randn(shape[-1]).requires_grad_() for _ in range(2))
-        leaves = (x.requires_grad_(), gamma, beta)
+def _torch(shape: tuple[int, ...]) -> Run:
+    torch: Any = importlib.import_module("torch")
+    x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # PyTorch's channels last
+    gamma, beta = (torch.randn(shape[-1]).requires_grad_() for _ in range(2))
+    leaves = (x.requires_grad_(), gamma, beta)
 
-        def run() -> Any:
-            y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
-            return torch.autograd.grad(y, leaves, dy)
+    def run() -> Any:
+        y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
+        return torch.autograd.grad(y, leaves, dy)
 
-        return run
-
-    return {"PyTorch": prepare} if torch_is_installed() else {}
+    return run
 
 
 def _chains() -> tuple[Run, Run]:

@@ -36,6 +36,11 @@ def failures(results: Sequence[Result]) -> list[str]:
         for result in results
         if result.is_below
     ]
+    found += [
+        f"{result.case}, {result.quantity}, {name}: {result.peers[name]:.3g}, floor {result.peer_floors[name]:.3g}"
+        for result in results
+        for name in result.peers_below
+    ]
     mean = dense_mean(results)
     if mean is not None and mean < DENSE_MEAN_FLOOR:
         found.append(f"{DENSE}, geometric mean: {mean:.3f}, floor {DENSE_MEAN_FLOOR}")
@@ -49,7 +54,7 @@ def worst_random(results: Sequence[Result]) -> list[Result]:
 def table(results: Sequence[Result]) -> str:
     """A line for each ratio; of the random geometries only the worst.
 
-    ``!`` was below the floor each time, ``~`` at first but not always; ``=`` is the same program.
+    ``!`` is below its floor, ``~`` was at first but not by the median of all four; ``=`` is the same program.
     """
     width = max(len(result.case) for result in results)
     heads = "".join(f"{name:>9}" for name in PEERS)
@@ -101,6 +106,11 @@ def _is_random(result: Result) -> bool:
 def _versions() -> dict[str, str]:
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def device_name() -> str:
+    """What the ratios were measured on."""
+    return cpu_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def cpu_name() -> str:

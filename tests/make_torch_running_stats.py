@@ -7,6 +7,7 @@ targets and the initial weights are in the output. It was made with PyTorch 2.13
 """
 
 import json
+from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 
@@ -17,7 +18,7 @@ MOMENTA = (0.1, 0.7, None)
 def run(momentum: float | None) -> list[dict[str, list[float]]]:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(2, 3, 3, bias=False)
-    norm = torch.nn.BatchNorm2d(3, momentum=momentum)
+    norm: Any = torch.nn.BatchNorm2d(3, momentum=momentum)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor(KERNEL))
     optimizer = torch.optim.SGD([*conv.parameters(), *norm.parameters()], LEARNING_RATE)

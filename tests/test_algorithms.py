@@ -1,6 +1,7 @@
 """Every algorithm, forced, against the transpositions that JAX itself makes of the plain convolution."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,17 @@ import pytest
 from jax import lax
 
 import jaxbn
-from jaxbn._conv.algorithms import ALGORITHMS, MAPS
+from jaxbn._conv.algorithms import ALGORITHMS
+from jaxbn._conv.algorithms.table import MAPS
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
+from tests.cases import CONV_CASES, CONV_TRANSPOSE_CASES, Case
+from tests.compare import assert_close, cotangents, pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CPU = Arithmetic(platform="cpu")
+PLATFORMS = ("cpu", "cuda")
 
 
 def _draw(rng: np.random.Generator) -> ConvGeometry:
@@ -74,16 +78,53 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        runs = itertools.product(names, MAPS)
-        got = {run: getattr(ALGORITHMS[run[0]], run[1])(geometry, CPU, *operands[run[1]]) for run in runs}
+        # What is chosen for another platform is as right on this one.
+        got = {
+            (name, map_name, platform): getattr(ALGORITHMS[name], map_name)(
+                geometry, Arithmetic(platform=platform), *operands[map_name]
+            )
+            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
+        }
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
-    for (name, map_name), value in got.items():
+    for (name, map_name, platform), value in got.items():
         assert value.shape == want[map_name].shape, (name, map_name)
         scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
         error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
-        assert error <= 1e-12, (name, map_name, error, geometry)
+        assert error <= 1e-12, (name, map_name, platform, error, geometry)
+
+
+def _forced(case: Case) -> dict[str, Case]:
+    """The case by every algorithm that it can be forced to."""
+    cases = {name: replace(case, options=case.options | {"algorithm": name}) for name in ALGORITHMS}
+    return {name: forced for name, forced in cases.items() if _applies(forced)}
+
+
+def _applies(forced: Case) -> bool:
+    try:
+        jax.eval_shape(forced.function(jaxbn), *forced.arrays())
+    except ValueError as error:
+        if "which does not apply" not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("case", [*CONV_CASES, *CONV_TRANSPOSE_CASES], ids=str)
+def test_every_algorithm_forced_has_the_reference_s_value_and_gradients(case: Case) -> None:
+    arrays, forced = case.arrays(), _forced(case)
+    assert "dense" in forced
+    dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
+
+    @jax.jit
+    def compute():
+        got = {name: pullback(one.function(jaxbn), arrays, dy) for name, one in forced.items()}
+        return pullback(case.function(jaxbn.reference), arrays, dy), got
+
+    want, got = compute()
+    for name, value_and_gradients in got.items():
+        assert_close(value_and_gradients, want, 1e-12, [f"{name}, {leaf}" for leaf in ("y", *case.names)])
 
 
 def test_the_draws_reach_every_algorithm() -> None:
@@ -123,8 +164,32 @@ def test_the_explanation_names_the_choice(options, x_shape, kernel_shape, want) 
 
 def test_other_platforms_run_the_dense_algorithm() -> None:
     x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 1, 4))
-    explanation = jaxbn.explain_conv(x, kernel, groups=4, platform="cuda")
+    explanation = jaxbn.explain_conv(x, kernel, groups=4, platform="tpu")
     assert {choice.algorithm for choice in explanation} == {"dense"}
+
+
+@pytest.mark.parametrize(
+    ("options", "x_shape", "kernel_shape", "want"),
+    [
+        ({}, (2, 8, 9, 4), (1, 1, 4, 6), ("pointwise", "pointwise", "pointwise")),
+        ({"stride": 2}, (2, 8, 9, 4), (2, 2, 4, 6), ("dense", "dense", "dense")),
+        ({"stride": 4}, (2, 8, 12, 4), (4, 4, 4, 6), ("patches", "patches", "patches")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 4), ("dense", "dense", "dense")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 8), ("depthwise", "depthwise", "depthwise")),
+        ({"groups": 4}, (2, 8, 9, 8), (3, 3, 2, 8), ("depthwise", "depthwise", "dense")),
+        ({"groups": 4}, (2, 8, 4), (3, 1, 4), ("depthwise", "depthwise", "depthwise")),
+    ],
+)
+def test_on_a_gpu_cudnn_runs_what_it_is_better_at(options, x_shape, kernel_shape, want) -> None:
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+    explanation = jaxbn.explain_conv(x, kernel, platform="cuda", **options)
+    assert tuple(choice.algorithm for choice in explanation) == want
+
+
+def test_an_explanation_is_for_a_platform_that_exists() -> None:
+    x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"explain_conv: `platform` is 'gpu'; it must be None or one of .*'cuda'"):
+        jaxbn.explain_conv(x, kernel, platform="gpu")
 
 
 def test_an_algorithm_that_does_not_apply_is_refused() -> None:

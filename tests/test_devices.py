@@ -43,7 +43,7 @@ def whole(where: Any, x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Ar
 
 
 def mesh_of(devices: int) -> Mesh:
-    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:devices])
 
 
 def spread(devices: int, check: bool, where: Any, *, groups: Any = None) -> Loss:

@@ -48,7 +48,7 @@ def by_parts(function: Function, *arrays: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("check", [True, False])
 def test_shard_map(case: Case, check: bool) -> None:
     arrays = spread(case)
-    mesh = jax.make_mesh((DEVICES,), ("data",), devices=jax.devices()[:DEVICES])
+    mesh = jax.make_mesh((DEVICES,), ("data",), devices=jax.devices("cpu")[:DEVICES])
     specs = (P("data"), *(P() for _ in arrays[1:]))
 
     @partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check)
@@ -67,7 +67,7 @@ def test_shard_map(case: Case, check: bool) -> None:
 def test_sharded_jit(case: Case, kind: AxisType) -> None:
     """The whole batch's statistics, as if there were one device; nothing has to be named."""
     arrays = spread(case)
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,), devices=jax.devices()[:DEVICES])
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,), devices=jax.devices("cpu")[:DEVICES])
     specs = (P("data"), *(P() for _ in arrays[1:]))
     everything = tuple(range(len(arrays)))
 

@@ -73,7 +73,7 @@ def test_groups_are_jaxs_to_refuse_under_vmap() -> None:
 
 
 def test_an_axis_of_devices_and_one_of_vmap() -> None:
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices("cpu")[:2])
     call = jax.vmap(lambda x: jaxbn.batch_norm(x, axis_name=("data", "i"))[0], axis_name="i")
     with pytest.raises(ValueError, match=re.escape("batch_norm: `axis_name` is ('data', 'i'); it must name axes of a")):
         jax.shard_map(call, mesh=mesh, in_specs=P(None, "data"), out_specs=P(None, "data"))(jnp.ones((3, 4, 2)))

@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.extend.backend import get_backend
 from jax.typing import DTypeLike
 
 from jaxbn._conv.algorithms import choose
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
+from jaxbn._conv.primitives import PLATFORMS
 
 
 class Choice(NamedTuple):
@@ -64,14 +66,15 @@ def explain_conv(
         precision: As in `conv`.
         preferred_element_type: As in `conv`.
         algorithm: As in `conv`.
-        platform: That the program is compiled for, such as ``"cpu"`` or ``"cuda"``; ``None`` is the default device's.
+        platform: That the program is compiled for, ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``; ``None`` is the
+            default device's.
 
     Returns:
         A `ConvExplanation`: for each map an algorithm and a reason.
 
     Raises:
         TypeError: As in `conv`.
-        ValueError: As in `conv`.
+        ValueError: As in `conv`; a ``platform`` that is none of these.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -94,6 +97,17 @@ def explain_conv(
         algorithm,
     )
     _, geometry = conv_arguments(options, x, kernel, bias)
-    arithmetic = arithmetic_of(options, geometry, precision)._replace(platform=platform or jax.default_backend())
+    platform = _default_platform() if platform is None else platform
+    if platform not in PLATFORMS:
+        raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")
+    arithmetic = arithmetic_of(options, geometry, precision)._replace(platform=platform)
     choices = {name: Choice(*choose(name, geometry, arithmetic)) for name in ConvExplanation._fields}
     return ConvExplanation(**choices)
+
+
+def _default_platform() -> str:
+    """By the name that programs are lowered under: "gpu" is two of them."""
+    backend = jax.default_backend()
+    if backend != "gpu":
+        return backend
+    return "rocm" if "rocm" in get_backend().platform_version.lower() else "cuda"

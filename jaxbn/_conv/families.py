@@ -54,27 +54,30 @@ def compute(
     def one(geometry: ConvGeometry, left: jax.Array, right: jax.Array) -> jax.Array:
         return algorithms.run(map_name, geometry, arithmetic._replace(platform=platform), left, right)
 
-    def member(left: jax.Array, right: jax.Array) -> jax.Array:
+    def member(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        left, right = (_one_family(operand, len(geometry.window) + 2) for operand in pair)
+
         def of_left(geometry: ConvGeometry, left: jax.Array) -> jax.Array:
             return _family(right_fold, lambda geometry, right: one(geometry, left, right), geometry, right)
 
         return _family(left_fold, of_left, geometry, left)
 
     left_fold, right_fold = FOLDS[map_name]
-    left, right = (_three_levels(operand, len(geometry.window) + 2, members.both) for operand in (left, right))
+    both = members.both
+    left, right = (operand.reshape(prod(operand.shape[:both]), *operand.shape[both:]) for operand in (left, right))
     if len(left) == 1:
-        result = member(left[0], right[0])
+        result = member((left[0], right[0]))
     elif platform == "cpu":
-        result = lax.map(lambda pair: member(*pair), (left, right))
+        result = lax.map(member, (left, right))
     else:
-        result = jax.vmap(member)(left, right)
+        result = jax.vmap(member)((left, right))
     return result.reshape(shape)
 
 
-def _three_levels(operand: jax.Array, rank: int, both: int) -> jax.Array:
-    """``(*both, *one_sided, *member)`` with one axis of each kind of member."""
+def _one_family(operand: jax.Array, rank: int) -> jax.Array:
+    """``(*one_sided, *member)`` with one axis before the member's own."""
     one_sided = operand.ndim - rank
-    return operand.reshape(prod(operand.shape[:both]), prod(operand.shape[both:one_sided]), *operand.shape[one_sided:])
+    return operand.reshape(prod(operand.shape[:one_sided]), *operand.shape[one_sided:])
 
 
 def _family(

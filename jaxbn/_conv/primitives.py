@@ -25,6 +25,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxbn._conv.arithmetic import like_operand
 from jaxbn._varying import vary_alike
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
 
 class Members(NamedTuple):
     """How many leading axes belong to both operands, to the left one alone and to the right one alone."""
@@ -46,7 +48,7 @@ def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callabl
     primitive.def_abstract_eval(partial(_abstract_evaluation, plain))
     batching.fancy_primitive_batchers[primitive] = partial(_batch, primitive)
     mlir.register_lowering(primitive, partial(_lower, partial(compute, None)))
-    for platform in ("cpu", "cuda", "rocm", "tpu"):
+    for platform in PLATFORMS:
         mlir.register_lowering(primitive, partial(_lower, partial(compute, platform)), platform=platform)
     return primitive
 

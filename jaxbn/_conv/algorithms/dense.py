@@ -60,6 +60,8 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
 def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
     """``K(−n)``, each group's two axes of channels exchanged: ``(*window, out // groups, in)``. Its own inverse."""
     *window, channels_in, channels_out = kernel.shape
+    kernel = jnp.flip(kernel, axis=range(len(window)))
+    if groups == 1:  # Written as autodiff writes it, the gradient compiles to autodiff's program.
+        return jnp.swapaxes(kernel, -1, -2)
     grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
-    exchanged = jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)
-    return jnp.flip(exchanged, axis=range(len(window)))
+    return jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)

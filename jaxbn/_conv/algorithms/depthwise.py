@@ -43,14 +43,29 @@ def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array
 
 
 def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
+    dtype = wide_dtype(arithmetic.result_type(x))
+    images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
+    cotangents = _channels_first(dy.astype(dtype), geometry.groups)
+    sums = _sums_by_row if arithmetic.platform == "cpu" else _sums_by_tap
+    # (taps, in, out, groups)
+    dkernel = jnp.swapaxes(sums(geometry, images, cotangents), -1, -2)
+    dkernel = dkernel.reshape(*geometry.window, len(images), geometry.out_features)
+    return dkernel.astype(arithmetic.result_type(x))
+
+
+def _sums_by_tap(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
+    """A reduction of the whole for each tap, as suits many cores at once."""
+    shifted = (images[(slice(None), slice(None), *_seen(geometry, tap))] for tap in _taps(geometry))
+    but_groups = tuple(range(2, cotangents.ndim))
+    return jnp.stack([jnp.sum(image[:, None] * cotangents[None], but_groups) for image in shifted])
+
+
+def _sums_by_row(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
     """Adds up row by row, an image's first spatial axis, with a sum of its own for everything but the rows.
 
     Such sums are products and additions of whole vectors. The batch is left as it is, so that devices that share it
     need nothing of one another until the end.
     """
-    dtype = wide_dtype(arithmetic.result_type(x))
-    images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
-    cotangents = _channels_first(dy.astype(dtype), geometry.groups)
 
     def add_row(row: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
         cotangent = lax.dynamic_index_in_dim(cotangents, row, 2, keepdims=False)[None]
@@ -63,13 +78,9 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
         return [total + term for total, term in zip(sums, terms, strict=True)]
 
     _, batch, _, *rest = cotangents.shape
-    zeros = jnp.zeros((len(images), len(cotangents), batch, *rest), dtype)
+    zeros = jnp.zeros((len(images), len(cotangents), batch, *rest), cotangents.dtype)
     sums = lax.fori_loop(0, geometry.output[0], add_row, [zeros for _ in _taps(geometry)])
-    # (taps, in, out, batch, ..., groups), summed over what is between.
-    totals = jnp.stack([jnp.sum(total, tuple(range(2, total.ndim - 1))) for total in sums])
-    dkernel = jnp.swapaxes(totals, -1, -2)
-    dkernel = dkernel.reshape(*geometry.window, len(images), geometry.out_features)
-    return dkernel.astype(arithmetic.result_type(x))
+    return jnp.stack([jnp.sum(total, tuple(range(2, total.ndim - 1))) for total in sums])
 
 
 def _channels_first(array: jax.Array, groups: int) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxbn._conv import algorithms
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 
-WRITTEN_OUT = 8
+WRITTEN_OUT = 16
 
 
 def applies(geometry: ConvGeometry) -> bool:
