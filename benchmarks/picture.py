@@ -12,7 +12,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.cases import DENSE, RANDOM
 from benchmarks.measure import Result
 
-COLORS = {"forward": "C0", "dx": "C1", "dkernel": "C2", "time": "C4", "compilation": "C7"}
+COLORS = {
+    "forward": "C0",
+    "dx": "C1",
+    "dkernel": "C2",
+    "both ways": "C3",
+    "gradient": "C5",
+    "time": "C4",
+    "compilation": "C7",
+}
 BAR = 0.26
 
 
