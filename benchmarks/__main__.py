@@ -8,6 +8,7 @@ Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured b
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"{jax.devices()[0].device_kind.replace(' ', '-')}{'-quick' if options.quick else ''}"
     descriptions = {row.name: str(row) for row in random}
     path = options.output / f"{name}.json"
-    report.write_json(results, path, asked=len(chosen), descriptions=descriptions)
+    report.write_json(results, path, command=command(options), asked=len(chosen), descriptions=descriptions)
     title = f"jaxbn beside jax.vjp of jax.lax, JAX {jax.__version__}, {report.device_name()}"
     picture.draw(results, title, options.output / f"{name}.png")
     print(f"written: {options.output / name}.json and .png")
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in below:
         print(f"below its floor: {failure}")
     return 1 if below or len(results) < len(chosen) else 0
+
+
+def command(options: argparse.Namespace) -> str:
+    """What measures the same again, wherever it is written to."""
+    words = ["python", "-m", "benchmarks", *["--quick"] * options.quick]
+    return shlex.join(words + (["--only", options.only] if options.only else []))
 
 
 def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:

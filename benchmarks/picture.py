@@ -36,7 +36,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     used = {result.quantity for result in shown}
     handles = [Patch(color=color, label=quantity) for quantity, color in COLORS.items() if quantity in used]
     floor = Line2D([], [], color="black", marker="|", markersize=9, linestyle="", label="floor")
-    figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=len(handles) + 1)
+    figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=4 * len(panels))
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 

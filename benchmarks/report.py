@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -73,16 +71,18 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_json(results: Sequence[Result], path: Path, *, asked: int, descriptions: dict[str, str]) -> None:
+def write_json(
+    results: Sequence[Result], path: Path, *, command: str, asked: int, descriptions: dict[str, str]
+) -> None:
     """Everything but the random geometries that are not among the worst."""
     document = {
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | _versions(),
         "ratios_asked_for": asked,
         "ratios_measured": len(results),
