@@ -8,6 +8,7 @@ Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured b
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from benchmarks import cases, convolutions, networks, picture, report
+from benchmarks import cases, convolutions, networks, norms, picture, report
 from benchmarks.measure import Comparison, DifferentResults, Effort, Result, measure
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"{jax.devices()[0].device_kind.replace(' ', '-')}{'-quick' if options.quick else ''}"
     descriptions = {row.name: str(row) for row in random}
     path = options.output / f"{name}.json"
-    report.write_json(results, path, asked=len(chosen), descriptions=descriptions)
+    report.write_json(results, path, command=command(options), asked=len(chosen), descriptions=descriptions)
     title = f"jaxbn beside jax.vjp of jax.lax, JAX {jax.__version__}, {report.device_name()}"
     picture.draw(results, title, options.output / f"{name}.png")
     print(f"written: {options.output / name}.json and .png")
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in below:
         print(f"below its floor: {failure}")
     return 1 if below or len(results) < len(chosen) else 0
+
+
+def command(options: argparse.Namespace) -> str:
+    """What measures the same again, wherever it is written to."""
+    words = ["python", "-m", "benchmarks", *["--quick"] * options.quick]
+    return shlex.join(words + (["--only", options.only] if options.only else []))
 
 
 def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:
@@ -74,6 +81,7 @@ def comparisons(
     """The many dense and random ones last, so that an interrupted run has something of every kind."""
     for row in table:
         yield from convolutions.comparisons(row)
+    yield from norms.comparisons(quick=quick)
     yield from networks.comparisons(quick=quick)
     for row in [*dense, *random]:
         yield from convolutions.comparisons(row)
@@ -81,9 +89,10 @@ def comparisons(
 
 def on_this_platform(comparison: Comparison) -> Comparison:
     """The floors are the CPU's."""
-    if jax.default_backend() == "cpu" or comparison.floor is None:
+    if jax.default_backend() == "cpu":
         return comparison
-    return comparison._replace(floor=min(comparison.floor, NEVER_SLOWER))
+    floor = None if comparison.floor is None else min(comparison.floor, NEVER_SLOWER)
+    return comparison._replace(floor=floor, peer_floors={})
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,9 +1,9 @@
-"""The training step of `jaxbn.cnn`'s network in other libraries: same sizes, cross-entropy, stochastic gradient."""
+"""A network's training step in other libraries: cross-entropy, stochastic gradient. `jaxbn.cnn`'s network is here."""
 
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,14 +21,25 @@ WIDTHS = (3, 32, 64, 128)
 LEARNING_RATE = 0.1
 
 
-def network_peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
+class Models(NamedTuple):
+    """A network in each library."""
+
+    flax: Callable[[nnx.Rngs], Any]
+    equinox: Callable[[Any], Any]  # of a key
+    torch: Callable[[Any], Any]  # of the module `torch`
+
+
+def network_peers(models: Models, shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
     """Of one step with a batch of this shape, or of several with the batches along a leading axis, in a scan."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal(shape, np.float32)
     labels = rng.integers(CLASSES, size=shape[:-3], dtype=np.int32)
-    peers = {"Flax": partial(_jax_run, _flax, images, labels), "Equinox": partial(_jax_run, _equinox, images, labels)}
+    peers = {
+        "Flax": partial(_jax_run, partial(_flax, models.flax), images, labels),
+        "Equinox": partial(_jax_run, partial(_equinox, models.equinox), images, labels),
+    }
     if torch_is_installed():
-        peers["PyTorch"] = partial(_torch, images, labels)
+        peers["PyTorch"] = partial(_torch, models.torch, images, labels)
     return peers
 
 
@@ -44,6 +55,47 @@ def _jax_run(make: Callable[[], tuple[Any, Any, Callable[..., Any]]], images: np
     return Program(run, ((params, state), (images, labels)))
 
 
+def _flax(model: Callable[[nnx.Rngs], Any]) -> tuple[Any, Any, Callable[..., Any]]:
+    definition, params, state = nnx.split(model(nnx.Rngs(0)), nnx.Param, ...)
+
+    def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
+        network = nnx.merge(definition, params, state, copy=True)  # Of this trace, so that it can change.
+        value = optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
+        return value, nnx.split(network, nnx.Param, ...)[2]
+
+    return params, state, loss
+
+
+def _equinox(model: Callable[[Any], Any]) -> tuple[Any, Any, Callable[..., Any]]:
+    network, state = eqx.nn.make_with_state(model)(jax.random.key(0))
+    params, static = eqx.partition(network, eqx.is_inexact_array)
+
+    def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
+        network = jax.vmap(eqx.combine(params, static), axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+        logits, state = network(jnp.moveaxis(images, -1, 1), state)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), state
+
+    return params, state, loss
+
+
+def _torch(model: Callable[[Any], Any], images: np.ndarray, labels: np.ndarray) -> Run:
+    torch: Any = importlib.import_module("torch")
+    network = model(torch).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
+    # A channels-last array seen with its channels first is what PyTorch calls channels last.
+    batches = torch.from_numpy(images.reshape(-1, *images.shape[-4:])).movedim(-1, -3)
+    targets = torch.from_numpy(labels.reshape(-1, labels.shape[-1])).long()
+
+    def run() -> None:
+        for batch, target in zip(batches, targets, strict=True):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(network(batch), target)
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
 class _FlaxNetwork(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         sizes = zip(WIDTHS[:-1], WIDTHS[1:], (1, 2, 2), strict=True)
@@ -55,17 +107,6 @@ class _FlaxNetwork(nnx.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = nnx.relu(norm(conv(x)))
         return self.dense(jnp.mean(x, (1, 2)))
-
-
-def _flax() -> tuple[Any, Any, Callable[..., Any]]:
-    definition, params, state = nnx.split(_FlaxNetwork(nnx.Rngs(0)), nnx.Param, ...)
-
-    def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
-        network = nnx.merge(definition, params, state, copy=True)  # Of this trace, so that it can change.
-        value = optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
-        return value, nnx.split(network, nnx.Param, ...)[2]
-
-    return params, state, loss
 
 
 class _EquinoxNetwork(eqx.Module):
@@ -86,36 +127,13 @@ class _EquinoxNetwork(eqx.Module):
         return self.dense(jnp.mean(x, (1, 2))), state
 
 
-def _equinox() -> tuple[Any, Any, Callable[..., Any]]:
-    network, state = eqx.nn.make_with_state(_EquinoxNetwork)(jax.random.key(0))
-    params, static = eqx.partition(network, eqx.is_inexact_array)
-
-    def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
-        network = jax.vmap(eqx.combine(params, static), axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-        logits, state = network(jnp.moveaxis(images, -1, 1), state)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), state
-
-    return params, state, loss
-
-
-def _torch(images: np.ndarray, labels: np.ndarray) -> Run:
-    torch: Any = importlib.import_module("torch")
+def _torch_network(torch: Any) -> Any:
     layers: list[Any] = []
     for into, out, stride in zip(WIDTHS[:-1], WIDTHS[1:], (1, 2, 2), strict=True):
         conv = torch.nn.Conv2d(into, out, 3, stride, 1, bias=False)
         layers += [conv, torch.nn.BatchNorm2d(out), torch.nn.ReLU()]
     layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(WIDTHS[-1], CLASSES)]
-    network = torch.nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
-    # A channels-last array seen with its channels first is what PyTorch calls channels last.
-    batches = torch.from_numpy(images.reshape(-1, *images.shape[-4:])).movedim(-1, -3)
-    targets = torch.from_numpy(labels.reshape(-1, labels.shape[-1])).long()
+    return torch.nn.Sequential(*layers)
 
-    def run() -> None:
-        for batch, target in zip(batches, targets, strict=True):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(network(batch), target)
-            loss.backward()
-            optimizer.step()
 
-    return run
+CNN = Models(_FlaxNetwork, _EquinoxNetwork, _torch_network)

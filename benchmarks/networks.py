@@ -1,7 +1,9 @@
-"""What is measured on a whole network: `jaxbn.cnn`, against itself on ``lax`` and plain autodiff."""
+"""What is measured on whole networks: `jaxbn.cnn` and a ResNet-18, against themselves on ``lax`` and plain autodiff."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial, wraps
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -11,34 +13,53 @@ import numpy as np
 import optax
 from jax import lax
 
+from benchmarks import resnet
 from benchmarks.measure import Comparison, Program, Run
-from benchmarks.network_peers import network_peers
+from benchmarks.network_peers import CNN, network_peers
+from benchmarks.resnet_peers import RESNET
 from jaxbn import cnn, reference, training
 
 CONFIG = cnn.CNNConfig(in_channels=3)
 SMALL, LARGE = (32, 16, 16, 3), (128, 32, 32, 3)
 STEPS = 8
+FEW, FEW_STEPS = (16, 32, 32, 3), 2
+"""For a scan of a ResNet-18: on plain autodiff it takes seconds a step as it is."""
+A_STEP: dict[str, float] = {"Flax": 1.5, "Equinox": 1.5}
+IN_A_SCAN: dict[str, float] = {"Flax": 8.0, "Equinox": 8.0}
+"""Floors of the ratios over other libraries."""
 LEARNING_RATE = 0.1
 
 
 def comparisons(*, quick: bool) -> Iterator[Comparison]:
     small = (STEPS, *SMALL)
-    yield Comparison("8 training steps in scan", "time", 8, partial(_sides, _steps, small), network_peers(small))
+    yield Comparison(
+        "8 training steps in scan", "time", 8, partial(_sides, _steps, small), network_peers(CNN, small), IN_A_SCAN
+    )
     yield Comparison("training step", "compilation", 1 / 1.5, partial(_compilations, LARGE))
     if quick:
         return
-    yield Comparison("training step", "time", None, partial(_sides, _step, LARGE), network_peers(LARGE))
+    yield Comparison("training step", "time", None, partial(_sides, _step, LARGE), network_peers(CNN, LARGE), A_STEP)
+    few = (FEW_STEPS, *FEW)
+    for name, shape, floor, floors in (
+        ("ResNet-18, training step", LARGE, None, A_STEP),
+        ("ResNet-18, 2 training steps in scan", few, 8, IN_A_SCAN),
+    ):
+        sides = partial(_resnet_sides, shape)
+        yield Comparison(name, "time", floor, sides, network_peers(RESNET, shape), floors)
     for name, function in (("gradient penalty", _penalty_gradient), ("Hessian-vector product", _hessian_vector)):
         yield Comparison(name, "time", 1, partial(_sides, function, SMALL))
         yield Comparison(f"{name} in scan", "time", 8, partial(_sides, _scanned(function), small))
 
 
 def on_plain_autodiff(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the network's two operations as plain JAX has them, while it is traced."""
+    """The function with the networks' operations as plain JAX has them, while it is traced."""
 
     @wraps(function)
     def traced(*operands: Any) -> Any:
-        with mock.patch.multiple(cnn, conv=reference.conv, batch_norm=reference.batch_norm):
+        with ExitStack() as stack:
+            for module, name in product((cnn, resnet), ("conv", "batch_norm", "batch_norm_relu")):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, getattr(reference, name)))
             return function(*operands)
 
     return traced
@@ -65,11 +86,25 @@ def _compilations(shape: tuple[int, ...]) -> tuple[Run, Run]:
 
 def _operands(shape: tuple[int, ...]) -> tuple[Any, ...]:
     """The network's parameters and state; images and labels."""
+    return *cnn.init(jax.random.key(0), CONFIG), *_batch(shape)
+
+
+def _batch(shape: tuple[int, ...]) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
-    params, running = cnn.init(jax.random.key(0), CONFIG)
     images = rng.standard_normal(shape, np.float32)
     labels = rng.integers(CONFIG.classes, size=shape[:-3], dtype=np.int32)
-    return params, running, images, labels
+    return images, labels
+
+
+def _resnet_sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
+    operands = (resnet.init(jax.random.key(0)), _batch(shape))
+    step = resnet.train_step if len(shape) == 4 else _resnet_steps
+    return Program(step, operands), Program(on_plain_autodiff(step), operands)
+
+
+def _resnet_steps(state: Any, batches: Any) -> Any:
+    # A function of this trace: JAX would remember the other side's for the same one.
+    return lax.scan(lambda state, batch: resnet.train_step(state, batch), state, batches)
 
 
 def _step(params: Any, running: Any, images: Any, labels: Any) -> Any:

@@ -12,7 +12,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.cases import DENSE, RANDOM
 from benchmarks.measure import Result
 
-COLORS = {"forward": "C0", "dx": "C1", "dkernel": "C2", "time": "C4", "compilation": "C7"}
+COLORS = {
+    "forward": "C0",
+    "dx": "C1",
+    "dkernel": "C2",
+    "both ways": "C3",
+    "gradient": "C5",
+    "time": "C4",
+    "compilation": "C7",
+}
 BAR = 0.26
 
 
@@ -28,7 +36,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     used = {result.quantity for result in shown}
     handles = [Patch(color=color, label=quantity) for quantity, color in COLORS.items() if quantity in used]
     floor = Line2D([], [], color="black", marker="|", markersize=9, linestyle="", label="floor")
-    figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=len(handles) + 1)
+    figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=4 * len(panels))
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 

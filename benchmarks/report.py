@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -35,6 +33,11 @@ def failures(results: Sequence[Result]) -> list[str]:
         f"{result.case}, {result.quantity}: {result.ratio:.3g}, floor {result.floor:.3g}"
         for result in results
         if result.is_below
+    ]
+    found += [
+        f"{result.case}, {result.quantity}, {name}: {result.peers[name]:.3g}, floor {result.peer_floors[name]:.3g}"
+        for result in results
+        for name in result.peers_below
     ]
     mean = dense_mean(results)
     if mean is not None and mean < DENSE_MEAN_FLOOR:
@@ -68,16 +71,18 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_json(results: Sequence[Result], path: Path, *, asked: int, descriptions: dict[str, str]) -> None:
+def write_json(
+    results: Sequence[Result], path: Path, *, command: str, asked: int, descriptions: dict[str, str]
+) -> None:
     """Everything but the random geometries that are not among the worst."""
     document = {
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | _versions(),
         "ratios_asked_for": asked,
         "ratios_measured": len(results),

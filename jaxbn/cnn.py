@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxbn._channels import widened
+from jaxbn._channels import wide_dtype
 from jaxbn._conv.rules import conv
-from jaxbn._norm.moments import Moments
-from jaxbn._norm.rules import batch_norm, batch_norm_inference
+from jaxbn._fused.batch_norm_relu import batch_norm_relu
+from jaxbn._norm.inference import batch_norm_inference
+from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,7 @@ class Params(NamedTuple):
     dense: DenseParams
 
 
-class RunningAverage(NamedTuple):
-    """What inference normalises a block by."""
-
-    mean: Float[Array, " out"]
-    var: Float[Array, " out"]
-
-
-State = tuple[RunningAverage, ...]
+State = tuple[RunningStats, ...]
 
 
 def init(key: PRNGKeyArray, config: CNNConfig = CNNConfig()) -> tuple[Params, State]:
@@ -89,7 +83,7 @@ def init(key: PRNGKeyArray, config: CNNConfig = CNNConfig()) -> tuple[Params, St
         for block_key, width_in, width in zip(block_keys, widths[:-1], widths[1:], strict=True)
     )
     dense_kernel = jax.nn.initializers.lecun_normal()(dense_key, (widths[-1], config.classes), config.dtype)
-    state = tuple(RunningAverage(widened(zeros(width)), widened(ones(width))) for width in config.features)
+    state = tuple(init_running_stats(width, wide_dtype(jnp.dtype(config.dtype))) for width in config.features)
     return Params(blocks, DenseParams(dense_kernel, zeros(config.classes))), state
 
 
@@ -99,7 +93,7 @@ def apply(
     images: Float[Array, "batch height width channels"],
     *,
     train: bool,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
 ) -> tuple[Float[Array, "batch classes"], State]:
     """Computes the logits of a batch of images.
 
@@ -109,7 +103,7 @@ def apply(
         images: In the parameters' dtype.
         train: Whether to normalise by the batch's statistics and to update the running ones by them; otherwise the
             running ones normalise and stay.
-        momentum: Weight of the batch in the running statistics.
+        momentum: Weight of the batch in the running statistics; ``None`` weighs all batches alike.
 
     Returns:
         The logits and the new state.
@@ -118,17 +112,10 @@ def apply(
     for index, (block, running) in enumerate(zip(params.blocks, state, strict=True)):
         x = conv(x, block.kernel, stride=2 if index else 1, padding="SAME")
         if train:
-            x, moments = batch_norm(x, block.gamma, block.beta)
-            running = _updated(running, moments, momentum)
+            x, moments = batch_norm_relu(x, block.gamma, block.beta)
+            running = update_running_stats(running, moments, momentum=momentum)
         else:
-            x = batch_norm_inference(x, *running, block.gamma, block.beta)
-        x = jax.nn.relu(x)
+            x = jax.nn.relu(batch_norm_inference(x, running.mean, running.var, block.gamma, block.beta))
         new_state.append(running)
     logits = jnp.mean(x, (1, 2)) @ params.dense.kernel
     return logits + jnp.expand_dims(params.dense.bias, 0), tuple(new_state)
-
-
-def _updated(running: RunningAverage, moments: Moments, momentum: float) -> RunningAverage:
-    """The exponential average; the loss does not reach back through it."""
-    batch = RunningAverage(moments.mean, moments.var)
-    return jax.tree.map(lambda old, new: (1 - momentum) * old + momentum * jax.lax.stop_gradient(new), running, batch)

@@ -114,15 +114,84 @@ def batch_norm(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
 ) -> tuple[jax.Array, Moments]:
     """`jaxbn.batch_norm` in two passes, the mean and then the mean square about it (D13)."""
     wide = _at_least_float32(x)
     others = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
-    mean = jnp.mean(wide, others)
-    var = jnp.mean(jnp.square(wide - _expand(mean, wide, axis)), others)
-    count = jnp.full(mean.shape, x.size // max(mean.size, 1), jnp.int32)
+    kept = jnp.ones(x.shape, bool) if where is None else jnp.broadcast_to(where, x.shape)
+    wide = jnp.where(kept, wide, jnp.zeros_like(wide))
+
+    def total(terms: jax.Array) -> jax.Array:
+        own = jnp.sum(terms, others)
+        return own if axis_name is None else lax.psum(own, axis_name, axis_index_groups=axis_index_groups)
+
+    count = total(kept.astype(jnp.int32)).astype(jnp.int32)
+    m = jnp.maximum(count, 1).astype(wide.dtype)
+    mean = total(wide) / m
+    var = total(jnp.square(jnp.where(kept, wide - _expand(mean, wide, axis), jnp.zeros_like(wide)))) / m
     y = batch_norm_inference(wide, mean, var, gamma, beta, axis=axis, epsilon=epsilon)
+    y = jnp.where(kept, y, jnp.zeros_like(y))
     return y.astype(x.dtype), Moments(mean, var, count)
+
+
+def batch_norm_relu(
+    x: jax.Array,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm_relu` as two operations."""
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    y, moments = batch_norm(x, gamma, beta, axis=axis, epsilon=epsilon, **options)
+    return jax.nn.relu(y), moments
+
+
+def batch_norm_relu_conv(
+    x: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    flip_kernel: bool = False,
+    dimension_numbers: Any = None,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm_relu_conv` as three operations."""
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    hidden, moments = batch_norm_relu(x, gamma, beta, axis=numbers.lhs_spec[1], epsilon=epsilon, **options)
+    y = conv(
+        hidden,
+        kernel,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        flip_kernel=flip_kernel,
+        dimension_numbers=dimension_numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return y, moments
 
 
 def batch_norm_inference(

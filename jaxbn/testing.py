@@ -1,4 +1,4 @@
-"""For tests: is a derivative right?
+"""For tests: is a derivative right, and what does it keep for the backward pass?
 
 from jaxbn.testing import check_custom_vjp
 
@@ -8,3 +8,4 @@ def test_my_layer():
 
 from jaxbn._testing.check import check_custom_vjp as check_custom_vjp
 from jaxbn._testing.report import Failure as Failure, VjpMismatch as VjpMismatch, VjpReport as VjpReport
+from jaxbn._testing.saved import SavedBytes as SavedBytes, saved_bytes as saved_bytes

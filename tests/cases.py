@@ -60,8 +60,10 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., list[jax.Array]]] = {}
 
 
 def call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[jax.Array]:
-    given = dict(zip(case.names, arrays, strict=True))
-    outputs = operation(*(given.get(name) for name in case.shapes), **case.options)
+    given, options = dict(zip(case.names, arrays, strict=True)), dict(case.options)
+    if "where" in options:
+        options["where"] = mask(options["where"], arrays[0].shape, options.get("axis", -1))
+    outputs = operation(*(given.get(name) for name in case.shapes), **options)
     return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
@@ -181,6 +183,28 @@ def norm_case(operation: str, shape: Shape, axis: int, given: Shape, **options: 
     return Case(operation, {"x": shape, **moments, **vectors}, {"axis": axis, **options}, tolerance)
 
 
+MASKS = ("all", "none", "one", "random", "images", "a channel less", "without leading axes")
+
+
+def mask(kind: str, shape: Shape, axis: int) -> jax.Array:
+    """What the option ``where`` of a case stands for: a mask for an ``x`` of that shape."""
+    random = np.random.default_rng(3).random(shape) < 0.6
+    first = np.zeros(shape, bool)
+    first[(0,) * len(shape)] = True
+    channels = np.arange(shape[axis]) > 0
+    along = [-1 if other == axis % len(shape) else 1 for other in range(len(shape))]
+    kinds = {
+        "all": np.ones(shape, bool),
+        "none": np.zeros(shape, bool),
+        "one": first,
+        "random": random,
+        "images": np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) < max(shape[0] - 1, 1),
+        "a channel less": random & channels.reshape(along),
+        "without leading axes": random[0],
+    }
+    return jnp.asarray(kinds[kind])
+
+
 def norm_cases(operation: str) -> Iterator[Case]:
     shapes = [
         ((2, 5), -1),
@@ -204,9 +228,50 @@ def norm_cases(operation: str) -> Iterator[Case]:
         yield norm_case(operation, (4, 3, 5), -1, (1, 1), epsilon=epsilon)
 
 
-NORM_CASES = [*norm_cases("batch_norm"), *norm_cases("batch_norm_inference")]
+def masked_cases(operation: str) -> Iterator[Case]:
+    for kind, (shape, axis) in product(MASKS, [((5, 4, 3), -1), ((4, 3, 5, 2), 1), ((3, 4), 0)]):
+        yield norm_case(operation, shape, axis, (1, 1), where=kind)
 
-ALL_CASES = [*CONV_CASES, *CONV_TRANSPOSE_CASES, *NORM_CASES]
+
+def fused_conv_case(shape: Shape, window: tuple[Shape, Any, Any], features: int, given: Shape, **options: Any) -> Case:
+    """``given`` says which of γ, β and the bias there are. The layout, if any, is that of `LAYOUTS`."""
+    (taps, stride, dilation), groups, layout = window, options.get("groups", 1), options.get("dimension_numbers")
+    kernel: Shape = (*taps, shape[-1] // groups, features)
+    vector, out = (shape[-1],), (features,)
+    if layout is not None:
+        shape, kernel = axes(shape, "NHWC", layout[0]), axes(kernel, "HWIO", layout[1])
+    gamma, beta, bias = (size if each else None for size, each in zip((vector, vector, out), given, strict=True))
+    shapes = {"x": shape, "gamma": gamma, "beta": beta, "kernel": kernel, "bias": bias}
+    return Case("batch_norm_relu_conv", shapes, {"stride": stride, "dilation": dilation, **options})
+
+
+FUSED_CASES = [
+    *(
+        norm_case("batch_norm_relu", (3, 4, 5), axis, given)
+        for axis, given in product((1, -1), [(1, 1), (1, 0), (0, 1)])
+    ),
+    *(norm_case("batch_norm_relu", (4, 3, 5, 2), 1, (1, 1), where=kind, epsilon=1e-2) for kind in MASKS),
+    fused_conv_case((2, 5, 6, 4), ((3, 2), 1, 1), 3, (1, 1, 1), padding="SAME"),
+    fused_conv_case((3, 5, 6, 4), ((3, 2), (2, 1), 1), 3, (1, 0, 0), padding=1, epsilon=1e-2),
+    fused_conv_case((3, 6, 7, 4), ((2, 3), 1, 2), 6, (0, 1, 1), groups=2, flip_kernel=True),
+    fused_conv_case((2, 5, 6, 4), ((1, 1), 1, 1), 3, (0, 0, 1), where="random"),
+    fused_conv_case((3, 5, 6, 4), ((2, 2), 2, 1), 5, (1, 1, 1), where="images", padding=((1, 0), (0, 2))),
+    fused_conv_case((3, 5, 6, 4), ((3, 2), 2, 1), 5, (1, 1, 1), dimension_numbers=LAYOUTS[2][1]),
+    fused_conv_case((3, 5, 6, 4), ((2, 3), 1, 1), 5, (1, 1, 0), dimension_numbers=LAYOUTS[2][2]),
+    Case(
+        "batch_norm_relu_conv",
+        {"x": (4, 7, 3), "gamma": (3,), "beta": (3,), "kernel": (3, 1, 6), "bias": None},
+        {"groups": 3, "padding": "SAME_LOWER"},
+    ),
+    Case(
+        "batch_norm_relu_conv",
+        {"x": (2, 4, 3, 5, 2), "gamma": (2,), "beta": (2,), "kernel": (2, 1, 3, 2, 3), "bias": (3,)},
+    ),
+]
+
+NORM_CASES = [*norm_cases("batch_norm"), *masked_cases("batch_norm"), *norm_cases("batch_norm_inference")]
+
+ALL_CASES = [*CONV_CASES, *CONV_TRANSPOSE_CASES, *NORM_CASES, *FUSED_CASES]
 
 # A few that together touch every operation and option, for what is too costly to try on all.
 COVERING_CASES = [
@@ -228,6 +293,9 @@ COVERING_CASES = [
     norm_case("batch_norm", (3, 5), -1, (1, 1)),
     norm_case("batch_norm", (3, 4, 5, 2), 1, (1, 1)),
     norm_case("batch_norm", (3, 2, 4), -1, (0, 0)),
+    norm_case("batch_norm", (3, 5, 4, 2), -1, (1, 1), where="random"),
+    norm_case("batch_norm_relu", (3, 4, 5, 2), 1, (1, 1), where="random"),
+    fused_conv_case((3, 5, 4, 2), ((3, 2), (1, 2), 1), 3, (1, 1, 1), padding="SAME"),
     norm_case("batch_norm_inference", (3, 2, 4), -1, (1, 1)),
     norm_case("batch_norm_inference", (3, 4, 5, 2), 1, (0, 1)),
 ]

@@ -35,7 +35,7 @@ TRANSPOSED_FLIPPED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose"
 DX = "    dx = input_gradient(*how, *like_operand(dy, kernel)).astype(x.dtype)\n"
 DKERNEL = "    dkernel = kernel_gradient(*how, *like_operand(dy, x)[::-1]).astype(kernel.dtype)\n"
 DBIAS = "channel_sum(dy).astype(bias.dtype)"
-RESIDUALS = "_plus_bias(y, bias)), _Residuals(x, kernel, bias)\n\n\ndef _conv_bwd("
+RESIDUALS = "_plus_bias(y, bias)), ConvResiduals(x, kernel, bias)\n\n\ndef conv_bwd("
 OPERANDS = (
     "    x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)\n"
     "    dx = input_gradient("

@@ -30,7 +30,7 @@ def test_gradients_equal_autodiff_of_the_same_network_on_the_references(
     network: tuple[cnn.Params, cnn.State], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got = jax.value_and_grad(loss, has_aux=True)(*network)
-    for operation in ("conv", "batch_norm"):
+    for operation in ("conv", "batch_norm_relu"):
         monkeypatch.setattr(cnn, operation, getattr(jaxbn.reference, operation))
     assert_close(got, jax.value_and_grad(loss, has_aux=True)(*network), 1e-11)
 
@@ -40,10 +40,12 @@ def test_training_updates_the_running_statistics_and_inference_uses_them(network
     first = jaxbn.conv(IMAGES, params.blocks[0].kernel, padding="SAME")
     _, after = cnn.apply(params, state, IMAGES, train=True, momentum=0.25)
     assert_close(after[0].mean, 0.25 * jnp.mean(first, (0, 1, 2)), 1e-12)
-    assert_close(after[0].var, 0.75 + 0.25 * jnp.var(first, (0, 1, 2)), 1e-12)
+    assert_close(after[0].var, 0.75 + 0.25 * jnp.var(first, (0, 1, 2), ddof=1), 1e-12)
 
-    # After a step of momentum one the statistics are the batch's own: inference is then what training computed.
+    # After a step of momentum one the statistics are the batch's own, but for the variance's m / (m − 1): with that
+    # taken back, inference is what training computed.
     trained, own = cnn.apply(params, state, IMAGES, train=True, momentum=1.0)
+    own = tuple(each._replace(var=each.var * (m - 1) / m) for each, m in zip(own, (5 * 8 * 6, 5 * 4 * 3), strict=True))
     inferred, kept = cnn.apply(params, own, IMAGES, train=False)
     assert_close(inferred, trained, 1e-12)
     assert_close(kept, own, 0.0)
@@ -75,4 +77,4 @@ def test_half_precision_parameters_train_in_half_precision_with_float32_statisti
     params, state = cnn.init(jax.random.key(0), cnn.CNNConfig(classes=3, in_channels=2, dtype=jnp.bfloat16))
     logits, after = cnn.apply(params, state, IMAGES.astype(jnp.bfloat16), train=True)
     assert logits.dtype == jnp.bfloat16
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(after))
+    assert all((each.mean.dtype, each.var.dtype) == (jnp.float32, jnp.float32) for each in after)

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
-from tests.cases import Case, conv_case, norm_case
+from tests.cases import Case, conv_case, fused_conv_case, norm_case
 from tests.compare import Function, assert_close
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -21,6 +21,8 @@ CASES = [
     conv_case("conv_transpose", 2, ((3, 2), 2, 1), "SAME", (3, 5, 1), None),
     norm_case("batch_norm", (2, 5, 3), -1, (1, 1)),
     norm_case("batch_norm_inference", (2, 5, 3), -1, (1, 1)),
+    norm_case("batch_norm_relu", (2, 5, 3), -1, (1, 1)),
+    fused_conv_case((2, 5, 6, 4), ((3, 2), (2, 1), 1), 3, (1, 1, 1), padding="SAME"),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 

@@ -48,6 +48,7 @@ def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
 
 def test_there_are_as_many_as_are_meant_to_be() -> None:
     assert len(CONVOLUTION) >= 40
+    assert len(NORMALISATION) >= 40
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     assert sum(mutant.cause is not None for mutant in MUTANTS) >= len(MUTANTS) * 2 / 3
 

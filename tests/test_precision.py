@@ -5,6 +5,7 @@ worst error against float64 is at most four times autodiff's, or the floor 8 · 
 ‖want‖∞ / ‖dy‖∞ and N the size of dy.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,13 @@ from tests.compare import jitted_pullback
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 GAUSSIAN_COTANGENTS = 16
+
+
+@pytest.fixture(autouse=True)
+def whole_products() -> Iterator[None]:
+    """A GPU multiplies float32 with ten bits unless told otherwise, in some of its algorithms."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 def all_cotangents(outputs: list[Any], dtype: Any) -> list[list[jax.Array]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 import jaxbn
 from tests.cases import COVERING_CASES, Case, conv_case, norm_case
-from tests.compare import assert_close, cotangents, pullback
+from tests.compare import Function, assert_close, cotangents, pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -86,3 +86,13 @@ def test_batch_norm_of_any_shape(data: st.DataObject) -> None:
     dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
     got, want = (jax.jit(partial(pullback, case.function(module)))(arrays, dy) for module in (jaxbn, jaxbn.reference))
     assert_close(got, want, case.tolerance)
+
+
+def test_the_fused_relu_is_flat_at_zero_as_jaxs_own() -> None:
+    """A channel of equal values with β = 0 lies on the corner."""
+    x, zeros = jnp.ones((4, 3)), jnp.zeros(3)
+
+    def beta_gradient(operation: Function) -> jax.Array:
+        return jax.grad(lambda beta: jnp.sum(operation(x, None, beta)[0]))(zeros)
+
+    assert beta_gradient(jaxbn.batch_norm_relu).tolist() == beta_gradient(jaxbn.reference.batch_norm_relu).tolist()

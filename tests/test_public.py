@@ -37,7 +37,17 @@ def test_public_functions_say_what_they_compute_take_give_and_raise(name: str) -
         assert f"    {parameter}: " in docstring, parameter
 
 
-@pytest.mark.parametrize("name", ["conv", "conv_transpose", "batch_norm", "batch_norm_inference"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conv",
+        "conv_transpose",
+        "batch_norm",
+        "batch_norm_inference",
+        "batch_norm_relu",
+        "batch_norm_relu_conv",
+    ],
+)
 def test_references_have_the_public_signatures(name: str) -> None:
     """But for ``algorithm``: plain JAX has one."""
     assert parameters(jaxbn.reference, name) == [each for each in parameters(jaxbn, name) if each[0] != "algorithm"]

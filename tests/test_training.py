@@ -172,9 +172,10 @@ def test_a_step_takes_the_states_memory_and_leaves_the_callers_key() -> None:
 
 def test_everything_is_float32() -> None:
     state = trained(new_state(), epochs=1)
-    kinds = {str(array.dtype) for array in jax.tree.leaves((state.params, state.running, state.opt_state))}
+    averages = [(running.mean, running.var) for running in state.running]
+    kinds = {str(array.dtype) for array in jax.tree.leaves((state.params, averages, state.opt_state))}
     assert kinds == {"float32"}
-    assert state.step.dtype == jnp.int32
+    assert {state.step.dtype, *(running.updates.dtype for running in state.running)} == {jnp.dtype(jnp.int32)}
     assert training.predict(state, DATASET.x_test).dtype == np.float32
 
 

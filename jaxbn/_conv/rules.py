@@ -104,12 +104,12 @@ def conv(
         "conv", stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
     )
     layout, geometry = conv_arguments(options, x, kernel, bias)
-    config = _Config(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
+    config = ConvConfig(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
     y: Any = _conv(config, *vary_alike(x, kernel, bias))
     return y
 
 
-class _Config(NamedTuple):
+class ConvConfig(NamedTuple):
     layout: Layout
     flip_kernel: bool
     geometry: ConvGeometry
@@ -121,24 +121,28 @@ class _Config(NamedTuple):
         return self.geometry, self.arithmetic
 
 
-class _Residuals(NamedTuple):
+class ConvResiduals(NamedTuple):
     x: jax.Array  # the caller's own, in the caller's layout
     kernel: jax.Array  # the caller's own, in the caller's layout
     bias: jax.Array | None  # the caller's own, for its dtype
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return _conv_fwd(config, x, kernel, bias)[0]
+def _conv(config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return conv_fwd(config, x, kernel, bias)[0]
 
 
-def _conv_fwd(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, _Residuals]:
+def conv_fwd(
+    config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, ConvResiduals]:
     layout, flip, how = config.layout, config.flip_kernel, config.how
     y = convolve(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))
-    return layout.restore_y(_plus_bias(y, bias)), _Residuals(x, kernel, bias)
+    return layout.restore_y(_plus_bias(y, bias)), ConvResiduals(x, kernel, bias)
 
 
-def _conv_bwd(config: _Config, residuals: _Residuals, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+def conv_bwd(
+    config: ConvConfig, residuals: ConvResiduals, dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     layout, flip, how = config.layout, config.flip_kernel, config.how
     dy = layout.canonical_y(dy)
     x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)
@@ -148,7 +152,7 @@ def _conv_bwd(config: _Config, residuals: _Residuals, dy: jax.Array) -> tuple[ja
     return layout.restore_x(dx), layout.restore_kernel(dkernel, flip=flip), dbias
 
 
-_conv.defvjp(_conv_fwd, _conv_bwd)
+_conv.defvjp(conv_fwd, conv_bwd)
 
 
 def conv_transpose(
@@ -230,26 +234,26 @@ def conv_transpose(
         output_padding,
     )
     layout, geometry = conv_transpose_arguments(options, x, kernel, bias)
-    config = _Config(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
+    config = ConvConfig(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
     y: Any = _conv_transpose(config, *vary_alike(x, kernel, bias))
     return y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv_transpose(config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+def _conv_transpose(config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
     return _conv_transpose_fwd(config, x, kernel, bias)[0]
 
 
 def _conv_transpose_fwd(
-    config: _Config, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
-) -> tuple[jax.Array, _Residuals]:
+    config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, ConvResiduals]:
     layout, flip, how = config.layout, config.flip_kernel, config.how
     y = input_gradient(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))
-    return layout.restore_y(_plus_bias(y, bias)), _Residuals(x, kernel, bias)
+    return layout.restore_y(_plus_bias(y, bias)), ConvResiduals(x, kernel, bias)
 
 
 def _conv_transpose_bwd(
-    config: _Config, residuals: _Residuals, dy: jax.Array
+    config: ConvConfig, residuals: ConvResiduals, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     layout, flip, how = config.layout, config.flip_kernel, config.how
     dy = layout.canonical_y(dy)

@@ -1,4 +1,4 @@
-"""Batch normalisation in training and in inference, with the deck's gradients (D13 to D16).
+"""Batch normalisation in training, with the deck's gradients (D13 to D16).
 
 Forward, over the ``m`` values of each channel:
 
@@ -15,23 +15,27 @@ Backward, with ``dy = ∂Loss/∂y``. The last two parameters are straightforwar
 The path of σ² through μ adds nothing, since ``Σ (x − μ) = 0``. The moments are outputs too; a loss that uses them
 sends ``dμ`` and ``dσ²``, which add ``dμ / m + dσ² · 2 (x − μ) / m``.
 
-Saved for the backward pass: ``x``, which the caller holds anyway, and two vectors of channels. Neither x̂ nor y.
+With a mask every sum is over the entries that it keeps, and ``dx`` is zero elsewhere. With the batch on several devices
+every sum is over all of them.
+
+Saved for the backward pass: ``x`` and the mask, which the caller holds anyway, and four vectors of channels. Neither x̂
+nor y.
 
 References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift*.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_array, as_integer, as_optional_array, as_positive, require_floating, require_vector
-from jaxbn._channels import along_channels as _along, channel_sum, wide_dtype, widened
-from jaxbn._norm.moments import Moments, centred_moments, count_of
+from jaxbn._arguments import as_array, as_optional_array
+from jaxbn._norm.arguments import Config, as_mask, training_config
+from jaxbn._norm.maps import Residuals, normalise, pullback
+from jaxbn._norm.moments import Moments
 from jaxbn._varying import vary_alike
 
 
@@ -42,6 +46,9 @@ def batch_norm(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    where: Bool[Array, "..."] | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Float[Array, "..."], Moments]:
     """Normalises each channel of ``x`` by the mean and variance of the batch, then scales by γ and shifts by β.
 
@@ -51,9 +58,14 @@ def batch_norm(
 
         dx = γ / √(σ² + ε) · [dy − mean(dy) − x̂ · mean(dy · x̂)]    dγ = Σ dy · x̂    dβ = Σ dy
 
-    and what cotangents of the returned moments add. Saved for the backward pass: ``x`` and two vectors of channels.
+    and what cotangents of the returned moments add. Saved for the backward pass: ``x`` and four vectors of channels.
 
-    This is the training form; `batch_norm_inference` uses given statistics.
+    The statistics keep their digits whatever the mean is beside the deviation. This is the training form;
+    `batch_norm_inference` uses given statistics, which `update_running_stats` averages.
+
+    With a mask, all of this is about the entries where ``where`` is True. Elsewhere ``y`` is exactly 0, its cotangent
+    is ignored and ``dx`` is 0, so that a NaN there touches nothing (Flax's `BatchNorm` normalises such entries too). A
+    channel without any gives 0, zero gradients and a count of 0.
 
     Args:
         x: Float of any width and any rank from 2 on, ``(batch, ..., channels)`` by default.
@@ -61,14 +73,22 @@ def batch_norm(
         beta: The shift of each channel, of any floating dtype; ``None`` is zero, with nothing computed for it.
         axis: The channels' axis; the statistics are over all others.
         epsilon: Added to the variance, in the square of ``x``'s units; positive.
+        where: Bool, broadcasting to ``x``: what counts. ``None`` is everything.
+        axis_name: The name, or a tuple of names, of the axes of `jax.shard_map` or `jax.vmap` that the batch is spread
+            over: statistics and gradients are the whole batch's, with one exchange forward and one backward, whatever
+            share of the counted entries each device has. A sharded `jit` needs none.
+        axis_index_groups: With ``axis_name`` under `jax.shard_map`: lists of indices along that axis, each of which
+            shares statistics of its own.
 
     Returns:
         ``y`` with ``x``'s shape and dtype, and the batch's `Moments`: mean, biased variance and count of each channel.
 
     Raises:
-        TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, or ``axis`` is not an int.
-        ValueError: ``x`` has no values to average, ``axis`` is out of range, ``epsilon`` is not positive, or a
-            parameter's length is not the number of channels.
+        TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, or ``axis``
+            is not an int.
+        ValueError: ``x`` has no values to average, ``axis`` is out of range, ``epsilon`` is not positive, a parameter's
+            length is not the number of channels, ``where`` does not broadcast to ``x``, ``axis_name`` is not bound, or
+            ``axis_index_groups`` do not partition it.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -81,204 +101,41 @@ def batch_norm(
         Deck, D10, D13 to D16.
     """
     x, gamma, beta = as_array(x), as_optional_array(gamma), as_optional_array(beta)
-    config = _config("batch_norm", x, axis, epsilon, gamma=gamma, beta=beta)
-    if 0 in x.shape:
-        raise ValueError(f"batch_norm: `x` has shape {x.shape}; there must be a channel, and a value of each")
-    outputs: Any = _batch_norm(config, *vary_alike(x, gamma, beta))
-    y, mean, var = outputs
-    return y, Moments(mean, var, jnp.full(mean.shape, count_of(x, config.axis), jnp.int32))
-
-
-class _Config(NamedTuple):
-    axis: int
-    epsilon: float
-
-
-class _Residuals(NamedTuple):
-    x: jax.Array  # the caller's own
-    gamma: jax.Array | None  # the caller's own
-    beta: jax.Array | None  # the caller's own, for its dtype
-    mean: jax.Array  # μ, a vector of channels
-    inv_std: jax.Array  # 1 / √(σ² + ε), a vector of channels
+    config = training_config(
+        "batch_norm",
+        x,
+        gamma,
+        beta,
+        axis=axis,
+        epsilon=epsilon,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
+    )
+    where = as_mask("batch_norm", where, x)
+    outputs: Any = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
+    return outputs
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _batch_norm(
-    config: _Config, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _batch_norm_fwd(config, x, gamma, beta)[0]
+def training(
+    config: Config, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
+) -> tuple[jax.Array, Moments]:
+    """The core, of `batch_norm_relu` too."""
+    return _training_fwd(config, x, gamma, beta, where)[0]
 
 
-def _batch_norm_fwd(
-    config: _Config, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
-    centred, mean, var = centred_moments(x, config.axis)
-    inv_std = lax.rsqrt(var + config.epsilon)
-    y = _affine(centred, inv_std, gamma, beta, config.axis)
-    return (y.astype(x.dtype), mean, var), _Residuals(x, gamma, beta, mean, inv_std)
+def _training_fwd(
+    config: Config, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
+) -> tuple[tuple[jax.Array, Moments], Residuals]:
+    y, moments, residuals = normalise(config, x, gamma, beta, where)
+    return (y, moments), residuals
 
 
-def _batch_norm_bwd(
-    config: _Config, residuals: _Residuals, cotangents: tuple[jax.Array, jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-    x, gamma, beta, mean, inv_std = residuals
-    dy, dmean, dvar = cotangents
-    centred = _centre(x, mean, config.axis)
-    dy = dy.astype(centred.dtype)
-    along = partial(_along, like=dy, axis=config.axis)
-    count = count_of(x, config.axis)
-    dbeta = channel_sum(dy, config.axis)
-    x_hat = centred * along(inv_std)
-    dgamma = channel_sum(dy * x_hat, config.axis)
-
-    direct_and_through_mean = along(_scale(inv_std, gamma)) * (dy - along(dbeta / count))
-    through_var = x_hat * along(-_scale(inv_std, gamma) * dgamma / count)
-    of_moments = along(dmean / count) + centred * along(2 * dvar / count)
-    dx = direct_and_through_mean + through_var + of_moments
-    return dx.astype(x.dtype), _like(dgamma, gamma), _like(dbeta, beta)
+def _training_bwd(
+    config: Config, residuals: Residuals, cotangents: tuple[jax.Array, Moments]
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None, None]:
+    dy, dmoments = cotangents
+    return *pullback(config, residuals, dy, dmoments.mean, dmoments.var), None
 
 
-_batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
-
-
-def batch_norm_inference(
-    x: Float[Array, "..."],
-    mean: Float[Array, " channels"],
-    var: Float[Array, " channels"],
-    gamma: Float[Array, " channels"] | None = None,
-    beta: Float[Array, " channels"] | None = None,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-) -> Float[Array, "..."]:
-    """Normalises each channel of ``x`` by a given mean and variance, then scales by γ and shifts by β.
-
-        y = γ · (x − μ) / √(σ² + ε) + β    with μ, σ² given, as from running averages
-
-    Gradients, by hand, with ``x̂ = (x − μ) / √(σ² + ε)``; here μ and σ² do not depend on ``x``, so only the direct term
-    of D15 is left:
-
-        dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
-
-    Saved for the backward pass: the arguments, which the caller holds; nothing is added.
-
-    Args:
-        x: As in `batch_norm`; it may be empty.
-        mean: The mean of each channel, of any floating dtype.
-        var: The variance of each channel, of any floating dtype.
-        gamma: As in `batch_norm`.
-        beta: As in `batch_norm`.
-        axis: As in `batch_norm`.
-        epsilon: As in `batch_norm`.
-
-    Returns:
-        ``y`` with ``x``'s shape and dtype.
-
-    Raises:
-        TypeError: An array is not of a real floating dtype, or ``axis`` is not an int.
-        ValueError: ``axis`` is out of range, ``epsilon`` is not positive, or a vector's length is not the number of
-            channels.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxbn
-        >>> print(jaxbn.batch_norm_inference(jnp.array([[1.0], [5.0]]), jnp.array([1.0]), jnp.array([4.0])).round(3))
-        [[0.]
-         [2.]]
-
-    References:
-        Deck, D10, D15 (the direct term).
-    """
-    x, mean, var = as_array(x), as_array(mean), as_array(var)
-    gamma, beta = as_optional_array(gamma), as_optional_array(beta)
-    config = _config("batch_norm_inference", x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
-    y: Any = _batch_norm_inference(config, *vary_alike(x, mean, var, gamma, beta))
-    return y
-
-
-class _InferenceResiduals(NamedTuple):
-    x: jax.Array  # the caller's own
-    mean: jax.Array  # the caller's own
-    var: jax.Array  # the caller's own
-    gamma: jax.Array | None  # the caller's own
-    beta: jax.Array | None  # the caller's own, for its dtype
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _batch_norm_inference(
-    config: _Config, x: jax.Array, mean: jax.Array, var: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
-) -> jax.Array:
-    return _batch_norm_inference_fwd(config, x, mean, var, gamma, beta)[0]
-
-
-def _batch_norm_inference_fwd(
-    config: _Config, x: jax.Array, mean: jax.Array, var: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
-) -> tuple[jax.Array, _InferenceResiduals]:
-    centred = _centre(x, mean, config.axis)
-    y = _affine(centred, _inv_std(var, centred, config), gamma, beta, config.axis).astype(x.dtype)
-    return y, _InferenceResiduals(x, mean, var, gamma, beta)
-
-
-def _batch_norm_inference_bwd(
-    config: _Config, residuals: _InferenceResiduals, dy: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
-    x, mean, var, gamma, beta = residuals
-    centred = _centre(x, mean, config.axis)
-    inv_std = _inv_std(var, centred, config)
-    dy = dy.astype(centred.dtype)
-    dbeta = channel_sum(dy, config.axis)
-    dgamma = channel_sum(dy * (centred * _along(inv_std, dy, config.axis)), config.axis)
-
-    scale = _scale(inv_std, gamma)
-    dx = _along(scale, dy, config.axis) * dy
-    dmean = -scale * dbeta
-    dvar = -0.5 * scale * inv_std * dgamma
-    dmean, dvar = dmean.astype(mean.dtype), dvar.astype(var.dtype)
-    return dx.astype(x.dtype), dmean, dvar, _like(dgamma, gamma), _like(dbeta, beta)
-
-
-_batch_norm_inference.defvjp(_batch_norm_inference_fwd, _batch_norm_inference_bwd)
-
-
-def _config(function: str, x: jax.Array, axis: Any, epsilon: Any, **vectors: jax.Array | None) -> _Config:
-    """The checked options of a batch norm whose other arguments are ``vectors`` of channels."""
-    require_floating(function, "x", x.dtype)
-    if x.ndim < 2:
-        raise ValueError(f"{function}: `x` has rank {x.ndim}; it must have at least two axes, batch and channels")
-    axis = as_integer(function, "axis", axis)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(
-            f"{function}: `axis` is {axis}, `x` has rank {x.ndim}; it must be from {-x.ndim} to {x.ndim - 1}"
-        )
-    epsilon = as_positive(function, "epsilon", epsilon, wide_dtype(x.dtype))
-    for argument, vector in vectors.items():
-        if vector is not None:
-            require_vector(function, argument, vector, x.shape[axis], f"one entry for each channel of x.shape[{axis}]")
-    return _Config(axis % x.ndim, epsilon)
-
-
-def _centre(x: jax.Array, mean: jax.Array, axis: int) -> jax.Array:
-    """``x − μ`` in at least float32."""
-    x = widened(x)
-    return x - _along(mean, x, axis)
-
-
-def _inv_std(var: jax.Array, centred: jax.Array, config: _Config) -> jax.Array:
-    return lax.rsqrt(var.astype(centred.dtype) + config.epsilon)
-
-
-def _scale(inv_std: jax.Array, gamma: jax.Array | None) -> jax.Array:
-    """``γ / √(σ² + ε)``."""
-    return inv_std if gamma is None else inv_std * gamma.astype(inv_std.dtype)
-
-
-def _affine(
-    centred: jax.Array, inv_std: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, axis: int
-) -> jax.Array:
-    """``γ x̂ + β``."""
-    y = _along(_scale(inv_std, gamma), centred, axis) * centred
-    return y if beta is None else y + _along(beta, centred, axis)
-
-
-def _like(cotangent: jax.Array, primal: jax.Array | None) -> jax.Array | None:
-    """The cotangent in its primal's dtype; none for an argument that was left out."""
-    return None if primal is None else cotangent.astype(primal.dtype)
+training.defvjp(_training_fwd, _training_bwd)

@@ -1,0 +1,115 @@
+"""Batch norm, forward and backward together, against plain autodiff, Flax and Equinox; and a chain of fused units."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxbn
+from benchmarks.measure import Comparison, Program, Run
+from benchmarks.peers import torch_is_installed
+
+Forward = Callable[[Any, Any, Any], jax.Array]
+QUICK, LARGER = (128, 8, 8, 256), [(64, 32, 32, 64), (16, 112, 112, 64)]
+FLOOR, PEER_FLOORS = 2.5, {"Flax": 1.2, "Equinox": 3.0}
+LAYERS, CHAIN = 12, (32, 16, 16, 32)
+
+
+def comparisons(*, quick: bool) -> Iterator[Comparison]:
+    for shape in [QUICK] if quick else [QUICK, *LARGER]:
+        name = f"batch norm {'×'.join(map(str, shape))}"
+        yield Comparison(name, "both ways", FLOOR, partial(_sides, shape), _peers(shape), PEER_FLOORS)
+    yield Comparison(f"{LAYERS} batch norm, ReLU, conv", "gradient", 1, _chains)
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
+    ours, plain = (_both_ways(_plain(module), shape) for module in (jaxbn, jaxbn.reference))
+    return ours, plain
+
+
+def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
+    channels_first = (shape[0], shape[-1], *shape[1:-1])
+    peers: dict[str, Callable[[], Run]] = {
+        "Flax": lambda: _both_ways(_flax(shape[-1]), shape),
+        "Equinox": lambda: _both_ways(_equinox(shape[-1]), channels_first, channels=shape[-1]),
+    }
+    return peers | ({"PyTorch": partial(_torch, shape)} if torch_is_installed() else {})
+
+
+def _both_ways(forward: Forward, shape: tuple[int, ...], channels: int | None = None) -> Program:
+    """``y`` and the three gradients, compiled as one."""
+
+    def run(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
+        y, vjp = jax.vjp(forward, x, gamma, beta)
+        return y, vjp(dy)
+
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape, np.float32) for _ in range(2))
+    gamma, beta = (rng.standard_normal(channels or shape[-1], np.float32) for _ in range(2))
+    return Program(run, (x, gamma, beta, dy))
+
+
+def _plain(module: ModuleType) -> Forward:
+    def plain(x: Any, gamma: Any, beta: Any) -> jax.Array:
+        return module.batch_norm(x, gamma, beta)[0]
+
+    return plain
+
+
+def _flax(channels: int) -> Forward:
+    definition, _, rest = nnx.split(nnx.BatchNorm(channels, rngs=nnx.Rngs(0)), nnx.Param, ...)
+
+    def flax(x: Any, gamma: Any, beta: Any) -> jax.Array:
+        params = nnx.State({"scale": nnx.Param(gamma), "bias": nnx.Param(beta)})
+        return nnx.merge(definition, params, rest, copy=True)(x)
+
+    return flax
+
+
+def _equinox(channels: int) -> Forward:
+    layer, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(channels, "batch", mode="batch")
+
+    def equinox(x: Any, gamma: Any, beta: Any) -> jax.Array:
+        ours = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (gamma, beta))
+        return jax.vmap(ours, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)[0]
+
+    return equinox
+
+
+def _torch(shape: tuple[int, ...]) -> Run:
+    torch: Any = importlib.import_module("torch")
+    x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # PyTorch's channels last
+    gamma, beta = (torch.randn(shape[-1]).requires_grad_() for _ in range(2))
+    leaves = (x.requires_grad_(), gamma, beta)
+
+    def run() -> Any:
+        y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
+        return torch.autograd.grad(y, leaves, dy)
+
+    return run
+
+
+def _chains() -> tuple[Run, Run]:
+    """The gradient of a chain of units, each of which keeps its input alone."""
+    rng = np.random.default_rng(0)
+    channels = CHAIN[-1]
+    kernels = [0.06 * rng.standard_normal((3, 3, channels, channels), np.float32) for _ in range(LAYERS)]
+    x = rng.standard_normal(CHAIN, np.float32)
+
+    def gradient(module: ModuleType, kernels: Any, x: Any) -> Any:
+        def loss(kernels: Any, x: Any) -> jax.Array:
+            for kernel in kernels:
+                x, _ = module.batch_norm_relu_conv(x, None, None, kernel, padding="SAME")
+            return jnp.mean(x * x)
+
+        return jax.grad(loss, (0, 1))(kernels, x)
+
+    ours, plain = (Program(partial(gradient, module), (kernels, x)) for module in (jaxbn, jaxbn.reference))
+    return ours, plain

@@ -1,0 +1,71 @@
+"""What the devices along a named axis, or a group of them, tell each other: one gathering forward, one sum backward."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbn._arguments import as_integer
+from jaxbn._varying import vary_alike, varying
+
+
+class Devices(NamedTuple):
+    """The axes that the batch is spread over, by name, and the groups that share statistics; ``None`` is all.
+
+    What all know together has one cotangent where JAX sees that it is one value: under `jax.vmap`, and under
+    `jax.shard_map` by its type. Where it does not, each device has a cotangent of its own, and they are to be summed.
+    """
+
+    names: tuple[Any, ...]
+    groups: tuple[tuple[int, ...], ...] | None
+    one_cotangent: bool
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """``x`` of every device, along a new first axis."""
+        groups = None if self.groups is None else [list(group) for group in self.groups]
+        is_one = groups is None and frozenset(self.names) <= varying(x)
+        return lax.all_gather(x, self.names, axis_index_groups=groups, to="invarying" if is_one else "varying")
+
+    def sums(self, each: jax.Array, known: jax.Array) -> jax.Array:
+        """The sums over the devices of what each has, and of the cotangents of what all know; from one exchange."""
+        if self.one_cotangent:
+            return jnp.concatenate([self._total(each), known])
+        return self._total(jnp.concatenate([each, known]))
+
+    def _total(self, x: jax.Array) -> jax.Array:
+        """The sum over the devices. Under its check `jax.shard_map` has none over groups."""
+        return lax.psum(x, self.names) if self.groups is None else self.gather(x).sum(0)
+
+
+def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: Any) -> Devices | None:
+    """Raises ``ValueError`` unless the axes are bound where the function is called and the groups partition them."""
+    if axis_name is None:
+        if axis_index_groups is not None:
+            raise ValueError(f"{function}: `axis_index_groups` is given without `axis_name`; it must be the axis's")
+        return None
+    names = tuple(axis_name) if isinstance(axis_name, (tuple, list)) else (axis_name,)
+    try:
+        size = lax.axis_size(names)
+    except NameError:
+        raise ValueError(
+            f"{function}: `axis_name` is {axis_name!r}, which is not bound; it must name an axis of a jax.shard_map or "
+            "jax.vmap(..., axis_name=...) around the call"
+        ) from None
+    in_mesh = {name in jax.sharding.get_abstract_mesh().manual_axes for name in names}
+    if len(in_mesh) != 1:
+        raise ValueError(
+            f"{function}: `axis_name` is {axis_name!r}; it must name axes of a jax.shard_map or of jax.vmap, not both"
+        )
+    if axis_index_groups is None:
+        typed = frozenset(names) <= varying(vary_alike(x, over=names)[0])
+        return Devices(names, None, one_cotangent=typed or in_mesh == {False})
+    groups = tuple(
+        tuple(as_integer(function, "axis_index_groups", index) for index in group) for group in axis_index_groups
+    )
+    if sorted(sum(groups, ())) != list(range(size)) or len({len(group) for group in groups}) != 1:
+        raise ValueError(
+            f"{function}: `axis_index_groups` is {axis_index_groups!r}; it must have every index from 0 to {size - 1} "
+            "once, in groups of one size"
+        )
+    return Devices(names, groups, one_cotangent=False)
