@@ -11,8 +11,9 @@ ROWS = norm_case("batch_norm", (6, 4), -1, (1, 1))
 IMAGES = norm_case("batch_norm", (3, 4, 5, 2), -1, (1, 1))
 INFERENCE = norm_case("batch_norm_inference", (3, 5, 4), -1, (1, 1))
 
-DIRECT = "scale * (dy - mean_dy)"
-VAR = "x_hat * (-scale * mean_dy_x_hat)"
+DIRECT = "vectors.inv_std * (dx_hat - mean_dx_hat)"
+VAR = "x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)"
+BOTH = "direct_and_through_mean + through_var"
 MOMENTS = "dmean + x_hat * (2 * dvar / vectors.inv_std)"
 DX = "    dx = kept(direct_and_through_mean + through_var + of_moments, where).astype(x.dtype)\n"
 RETURNED = "    return dx, like(dgamma, gamma), like(dbeta, beta)\n\n\ndef like"
@@ -47,21 +48,22 @@ NORMALISATION = [
     of_maps("dβ: mean over the batch alone", *returned(dbeta="dbeta / len(x)"), "1/m with m = 3", IMAGES),
     of_maps("dβ: N·C", *returned(dbeta="dbeta / x.size"), "1/m with m = 24"),
     of_maps("dx: unbiased", *returned(dx="dx * (len(x) / (len(x) - 1))"), "m/(m−1) with m = 6"),
-    of_maps("through x̂: sign", VAR, VAR.replace("-scale", "scale"), X_HAT),
+    of_maps("through x̂: sign", VAR, VAR.replace("-", ""), X_HAT),
     of_maps("through x̂: dropped", VAR, f"0 * {VAR}", X_HAT),
     of_maps("through x̂: twice", VAR, f"2 * {VAR}", X_HAT),
     of_maps("through x̂: m−1", VAR, f"6 / 5 * {VAR}", X_HAT),
     of_maps("through x̂: σ⁻²", VAR, f"vectors.inv_std * {VAR}", X_HAT),
-    of_maps("through x̂: γ dropped", VAR, VAR.replace("-scale", "-vectors.inv_std"), X_HAT),
+    of_maps("through x̂: γ dropped", VAR, f"{VAR} / vectors.gamma", X_HAT),
     of_maps("through μ: sign", DIRECT, DIRECT.replace("-", "+"), CONSTANT),
-    of_maps("through μ: dropped", DIRECT, "scale * dy", CONSTANT),
-    of_maps("through μ: m−1", DIRECT, "scale * (dy - 6 / 5 * mean_dy)", CONSTANT),
-    of_maps("through μ: σ⁻²", DIRECT, "scale * (dy - vectors.inv_std * mean_dy)", CONSTANT),
-    of_maps("direct: dropped", DIRECT, "scale * -mean_dy", "a term parallel to the cotangent of"),
-    of_maps("direct: γ dropped", DIRECT, "vectors.inv_std * (dy - mean_dy)"),
-    of_maps("γ dropped", "vectors.inv_std * vectors.gamma\n", "vectors.inv_std\n"),
-    of_maps("σ⁻¹ dropped", "vectors.inv_std * vectors.gamma\n", "vectors.gamma\n"),
-    of_maps("σ⁻²", "vectors.inv_std * vectors.gamma\n", "vectors.inv_std * vectors.inv_std * vectors.gamma\n"),
+    of_maps("through μ: dropped", DIRECT, "vectors.inv_std * dx_hat", CONSTANT),
+    of_maps("through μ: m−1", DIRECT, DIRECT.replace("- ", "- 6 / 5 * "), CONSTANT),
+    of_maps("through μ: σ⁻²", DIRECT, DIRECT.replace("- ", "- vectors.inv_std * "), CONSTANT),
+    of_maps("direct: dropped", DIRECT, DIRECT.replace("dx_hat - ", "-"), "a term parallel to the cotangent of"),
+    of_maps("direct: γ dropped", DIRECT, DIRECT.replace("(dx_hat", "(dy")),
+    of_maps("γ dropped", BOTH, f"({BOTH}) / vectors.gamma"),
+    of_maps("γ dropped from the means", "sums = sums * ", "sums = sums + 0 * "),
+    of_maps("σ⁻¹ dropped", BOTH, f"({BOTH}) / vectors.inv_std"),
+    of_maps("σ⁻²", BOTH, f"({BOTH}) * vectors.inv_std"),
     of_maps("dmean ignored", MOMENTS, MOMENTS.replace("dmean", "0 * dmean"), "ignored: the cotangent of"),
     of_maps("dvar ignored", MOMENTS, MOMENTS.replace("2 *", "0 *"), "ignored: the cotangent of"),
     of_maps("dmean and dvar ignored", MOMENTS, f"0 * ({MOMENTS})", "ignored: the cotangent of"),

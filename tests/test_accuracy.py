@@ -179,3 +179,31 @@ def test_nan_under_the_mask_touches_nothing(operation: str) -> None:
     (y, *_, (dx, *_)), _ = dirty
     assert not np.any(np.where(where, 0.0, y))
     assert not np.any(np.where(where, 0.0, dx))
+
+
+def test_what_is_not_a_number_is_not_taken_for_no_spread() -> None:
+    """A variance of 0 would pass into the running statistics."""
+    for bad in (jnp.nan, jnp.inf):
+        _, moments = jaxbn.batch_norm(jnp.asarray([[1.0, 1.0], [bad, 2.0], [5.0, 3.0]], jnp.float32))
+        assert bool(jnp.isnan(moments.var[0]))
+        assert bool(jnp.isfinite(moments.var[1]))
+
+
+def test_a_device_without_values_says_nothing_of_large_ones() -> None:
+    x, where = jnp.full((4, 2, 5, 3), 3e19, jnp.float32), jnp.ones((4, 2, 1, 1), bool).at[0].set(False)
+
+    def part(x: jax.Array, where: jax.Array) -> Any:
+        return jaxbn.batch_norm(x, where=where, axis_name="part")
+
+    y, moments = jax.vmap(part, axis_name="part")(x, where)
+    assert not np.any(y)
+    assert not np.any(moments.var)
+
+
+def test_images_whose_border_differs_keep_their_digits() -> None:
+    x = np.random.default_rng(0).normal(size=(16, 16, 16, 4)).astype(np.float32)
+    x[:, :, ::16] += 1e4
+    wide = x.astype(np.float64)
+    want = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+    y, _ = jaxbn.batch_norm(jnp.asarray(x))
+    assert np.max(np.abs(np.asarray(y) - want)) <= 2e-6 * np.max(np.abs(want))

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,18 @@ def test_on_a_gpu_cudnn_runs_what_it_is_better_at(options, x_shape, kernel_shape
     x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
     explanation = jaxbn.explain_conv(x, kernel, platform="cuda", **options)
     assert tuple(choice.algorithm for choice in explanation) == want
+
+
+def test_a_program_does_not_grow_with_the_taps_and_the_phases() -> None:
+    def chosen(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], **options: Any) -> list[str]:
+        x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+        return [choice.algorithm for choice in jaxbn.explain_conv(x, kernel, platform="cpu", **options)]
+
+    assert "depthwise" not in chosen((1, 40, 40, 16), (31, 31, 1, 16), groups=16, padding="SAME")
+    assert chosen((1, 64, 16), (32, 1, 16), groups=16, padding="SAME")[2] != "depthwise"
+    x, kernel = jnp.ones((1, 9, 9, 9, 64)), jnp.ones((5, 5, 5, 4, 64))
+    dx = jax.grad(lambda x: jnp.sum(jnp.sin(jaxbn.conv(x, kernel, stride=4, groups=16))))
+    assert jax.jit(dx).lower(x).as_text().count("stablehlo.convolution") <= 100
 
 
 def test_an_explanation_is_for_a_platform_that_exists() -> None:

@@ -102,6 +102,50 @@ def test_vmap_with_an_axis_name() -> None:
     assert_close(second(parts), second(partial(whole, None)), 1e-10)
 
 
+def test_a_tuple_of_names_under_vmap() -> None:
+    def parts(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
+        def part(x: jax.Array) -> jax.Array:
+            return curved(jaxbn.batch_norm(x, gamma, beta, axis_name=("row", "column"))[0])
+
+        over_both = jax.vmap(jax.vmap(part, axis_name="column"), axis_name="row")
+        return jnp.sum(over_both(x.reshape(2, 4, -1, *x.shape[1:])))
+
+    def at_once(*arrays: jax.Array) -> jax.Array:
+        return curved(jaxbn.reference.batch_norm(*arrays)[0])
+
+    assert_close(gradients(parts), gradients(at_once), 1e-11)
+
+
+@pytest.mark.parametrize("operation", ["batch_norm", "batch_norm_relu"])
+@pytest.mark.parametrize("around", ["vmap", "shard_map, checked", "shard_map"])
+def test_each_device_with_parameters_of_its_own(around: str, operation: str) -> None:
+    """As in a normalisation that is conditional on the example."""
+    x, *_ = arrays()
+    gammas, betas = (jnp.asarray(np.random.default_rng(seed).normal(size=(4, CHANNELS))) for seed in (1, 2))
+    mesh = mesh_of(4)
+
+    def loss(module: Any, x: jax.Array, gammas: jax.Array, betas: jax.Array) -> jax.Array:
+        def part(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
+            return getattr(module, operation)(x, gamma, beta, axis_name="data")[0]
+
+        if module is jaxbn.reference or around == "vmap":
+            parts = (x.reshape(4, -1, *x.shape[1:]), gammas, betas)
+            return curved(jax.vmap(part, axis_name="data")(*parts).reshape(x.shape))
+
+        def device(x: jax.Array, gammas: jax.Array, betas: jax.Array) -> jax.Array:
+            return part(x, gammas.reshape(-1), betas.reshape(-1))
+
+        specs = (P("data"), P("data"), P("data"))
+        mapped = jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma="checked" in around)
+        return curved(mapped(x, gammas, betas))
+
+    got, want = (
+        jax.jit(jax.value_and_grad(partial(loss, module), (0, 1, 2)))(x, gammas, betas)
+        for module in (jaxbn, jaxbn.reference)
+    )
+    assert_close(got, want, 1e-11)
+
+
 def second(loss: Loss) -> Any:
     """Gradients of a function of the gradients, and a Hessian's product with a vector."""
 

@@ -127,6 +127,39 @@ def test_a_frozen_operand_s_gradient_is_not_compiled(function: Callable[..., jax
     assert (convolutions(0), convolutions(1), convolutions(0, 1)) == (2, 2, 3)
 
 
+def test_without_jit() -> None:
+    x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4, 4)
+    gradient = jax.grad(partial(_loss, jaxbn.conv), (0, 1))
+    want = gradient(x, kernel)
+    with jax.disable_jit():
+        assert_close(gradient(x, kernel), want, 1e-12)
+
+
+@pytest.mark.parametrize("function", [jaxbn.conv, jaxbn.convolve, jaxbn.conv_transpose])
+def test_gradients_have_the_precision_that_the_context_of_the_forward_sets(function: Callable[..., jax.Array]) -> None:
+    x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4, 4)
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            y = function(x, kernel)
+        return jnp.sum(jnp.sin(y))
+
+    text = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("stablehlo.convolution") == 3
+    assert text.count("HIGHEST") == 2 * 3  # once for each operand
+
+
+def test_whole_numbers_and_numpys_sizes_are_lax_s() -> None:
+    x, kernel = jnp.ones((1, 4, 5, 6), jnp.int8), jnp.ones((4, 1, 3, 3), jnp.int8)
+    options: dict[str, Any] = {"feature_group_count": 4, "preferred_element_type": jnp.int32}
+    options |= {"rhs_dilation": np.array([1, 2])}
+    got, want = (
+        f(x, kernel, (1, 1), "SAME", **options) for f in (jaxbn.conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert got.dtype == jnp.int32
+    np.testing.assert_array_equal(got, want)
+
+
 def test_the_layer_of_lax_is_called_as_it_is() -> None:
     """The same positional arguments."""
     x, kernel = _normal(2, 4, 9, 8), _normal(6, 2, 3, 2)

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxbn._arguments import as_integer, require_floating, require_vector
 from jaxbn._conv.algorithms import ALGORITHMS
-from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
 
@@ -116,7 +116,7 @@ def arithmetic_of(options: Options, geometry: ConvGeometry, precision: lax.Preci
             raise ValueError(
                 f"{options.function}: `algorithm` is {name!r}, which does not apply to this convolution; {fitting} do"
             )
-    return Arithmetic(precision, options.preferred_element_type, name)
+    return Arithmetic(in_context(precision), options.preferred_element_type, name)
 
 
 def _common(options: Options, x: Operand, kernel: Operand) -> tuple[Layout, Sizes, Sizes, Sizes, int]:

@@ -20,6 +20,12 @@ def like_operand(cotangent: jax.Array, operand: jax.Array) -> tuple[jax.Array, j
     return cotangent.astype(operand.dtype), operand
 
 
+def in_context(precision: Any) -> Any:
+    """The caller's, or what the context of the call sets: the gradients are computed outside of that context."""
+    precision = tuple(precision) if isinstance(precision, list) else precision
+    return precision or jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class Arithmetic(NamedTuple):
     """In ``jax.lax``'s words; and what settles the algorithm beside the geometry."""
 

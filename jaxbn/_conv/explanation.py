@@ -7,6 +7,7 @@ from jax import lax
 from jax.extend.backend import get_backend
 from jax.typing import DTypeLike
 
+from jaxbn._arguments import as_array
 from jaxbn._conv.algorithms import choose
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.primitives import PLATFORMS
@@ -96,11 +97,11 @@ def explain_conv(
         preferred_element_type,
         algorithm,
     )
+    x, kernel = (each if isinstance(each, jax.ShapeDtypeStruct) else as_array(each) for each in (x, kernel))
     _, geometry = conv_arguments(options, x, kernel, bias)
-    platform = _default_platform() if platform is None else platform
-    if platform not in PLATFORMS:
+    if platform is not None and platform not in PLATFORMS:
         raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")
-    arithmetic = arithmetic_of(options, geometry, precision)._replace(platform=platform)
+    arithmetic = arithmetic_of(options, geometry, precision)._replace(platform=platform or _default_platform())
     choices = {name: Choice(*choose(name, geometry, arithmetic)) for name in ConvExplanation._fields}
     return ConvExplanation(**choices)
 

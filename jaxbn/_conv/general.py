@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
 from jaxbn._conv.maps import convolve
@@ -33,9 +33,10 @@ def conv_general_dilated(
 
         y(b, p, k) = Σ_c Σ_n lhs(b, i, c) · rhs(n, c, k)    with i · lhs_dilation = p · stride + n · rhs_dilation − low
 
-    It is linear in each operand and every mode of autodiff goes through it, forward mode too: its derivatives are the
-    input gradient and the kernel gradient (D5, D7), and theirs are again the three. Saved for the backward pass:
-    ``lhs`` and ``rhs``.
+    It is linear in each operand, and forward mode, reverse mode and any mixture of them go through it: its derivatives
+    are the input gradient and the kernel gradient (D5, D7), and theirs are again the three. Saved for the backward
+    pass: ``lhs`` and ``rhs``. What knows ``lax``'s convolution by its name does not know this one: the policies of
+    `jax.checkpoint` that save products compute it anew, and `jax.experimental.jet` has no rule for it.
 
     Args:
         lhs: As in `jax.lax.conv_general_dilated`, and so are all others: names, order, defaults and meaning.
@@ -82,17 +83,22 @@ def conv_general_dilated(
     }
     theirs = partial(lax.conv_general_dilated, **options)
     expected = jax.eval_shape(theirs, lhs, rhs)  # What lax refuses is refused, in its words.
-    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape:
+    exact = not jnp.issubdtype(expected.dtype, jnp.inexact)
+    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or exact:
         return theirs(lhs, rhs)
     ones = (1,) * (lhs.ndim - 2)
-    dilations = tuple(lhs_dilation or ones), tuple(rhs_dilation or ones)
+    dilations = _sizes(lhs_dilation, ones), _sizes(rhs_dilation, ones)
     layout = Layout.of(lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers))
     x = _groups_to_features(layout.canonical_x(jnp.asarray(lhs)), batch_group_count)
     kernel = layout.canonical_kernel(jnp.asarray(rhs), flip=False)
     groups = feature_group_count * batch_group_count  # One of them is 1.
-    geometry = _geometry(x, kernel, tuple(window_strides), padding, dilations, groups)
+    geometry = _geometry(x, kernel, _sizes(window_strides, ones), padding, dilations, groups)
     summed = None if preferred_element_type is None else expected.dtype
-    return layout.restore_y(convolve(geometry, Arithmetic(precision, summed), x, kernel))
+    return layout.restore_y(convolve(geometry, Arithmetic(in_context(precision), summed), x, kernel))
+
+
+def _sizes(given: Any, ones: tuple[int, ...]) -> tuple[int, ...]:
+    return ones if given is None or len(given) == 0 else tuple(map(int, given))
 
 
 def _groups_to_features(x: jax.Array, groups: int) -> jax.Array:

@@ -39,9 +39,7 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
 
 
 def _bind(primitive, geometry, arithmetic, left, right):
-    # A precision that the context sets is read now, as JAX does, not when the program is lowered.
-    precision = arithmetic.precision or jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return bind(primitive, left, right, geometry=geometry, arithmetic=arithmetic._replace(precision=precision))
+    return bind(primitive, left, right, geometry=geometry, arithmetic=arithmetic)
 
 
 def _plain_convolve(x: jax.Array, kernel: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic) -> jax.Array:

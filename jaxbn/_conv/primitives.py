@@ -65,7 +65,8 @@ def bind(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any)
 
 
 def _run_alone(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
-    return _compiled(primitive, **params)(left, right)
+    with jax.disable_jit(False):  # As JAX's own primitives, which are compiled whatever the user sets.
+        return _compiled(primitive, **params)(left, right)
 
 
 @cache

@@ -20,9 +20,14 @@ class Devices(NamedTuple):
     names: tuple[Any, ...]
     groups: tuple[tuple[int, ...], ...] | None
     one_cotangent: bool
+    in_mesh: bool
 
     def gather(self, x: jax.Array) -> jax.Array:
         """``x`` of every device, along a new first axis."""
+        if not self.in_mesh:  # `jax.vmap` gathers along one name at a time.
+            for name in reversed(self.names):
+                x = lax.all_gather(x, name)
+            return x.reshape(-1, *x.shape[len(self.names) :])
         groups = None if self.groups is None else [list(group) for group in self.groups]
         is_one = groups is None and frozenset(self.names) <= varying(x)
         return lax.all_gather(x, self.names, axis_index_groups=groups, to="invarying" if is_one else "varying")
@@ -53,13 +58,19 @@ def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: A
             "jax.vmap(..., axis_name=...) around the call"
         ) from None
     in_mesh = {name in jax.sharding.get_abstract_mesh().manual_axes for name in names}
+    if not names:
+        raise ValueError(f"{function}: `axis_name` is {axis_name!r}; it must name an axis, or be None")
     if len(in_mesh) != 1:
         raise ValueError(
             f"{function}: `axis_name` is {axis_name!r}; it must name axes of a jax.shard_map or of jax.vmap, not both"
         )
     if axis_index_groups is None:
         typed = frozenset(names) <= varying(vary_alike(x, over=names)[0])
-        return Devices(names, None, one_cotangent=typed or in_mesh == {False})
+        return Devices(names, None, typed or in_mesh == {False}, in_mesh == {True})
+    if not isinstance(axis_index_groups, (list, tuple)):
+        raise TypeError(f"{function}: `axis_index_groups` is {axis_index_groups!r}; it must be a list of lists of ints")
+    if in_mesh == {False}:
+        raise ValueError(f"{function}: `axis_index_groups` is given under jax.vmap, which has none; use jax.shard_map")
     groups = tuple(
         tuple(as_integer(function, "axis_index_groups", index) for index in group) for group in axis_index_groups
     )
@@ -68,4 +79,4 @@ def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: A
             f"{function}: `axis_index_groups` is {axis_index_groups!r}; it must have every index from 0 to {size - 1} "
             "once, in groups of one size"
         )
-    return Devices(names, groups, one_cotangent=False)
+    return Devices(names, groups, one_cotangent=False, in_mesh=True)

@@ -62,15 +62,17 @@ def pullback(
 
     dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=config.axis)
     sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmean, dvar])
+    if gamma is not None:  # Before the sum over the devices, each of which may have a γ of its own.
+        sums = sums * jnp.expand_dims(gamma.astype(sums.dtype), 0)
     everything = [*sums, *dmoments] if config.devices is None else config.devices.sums(sums, dmoments)
     m = at_least_one(count, inv_std)
-    mean_dy, mean_dy_x_hat, dmean, dvar = (along(each / m, x.ndim, config.axis) for each in everything)
+    mean_dx_hat, mean_dx_hat_x_hat, dmean, dvar = (along(each / m, x.ndim, config.axis) for each in everything)
 
     x_hat = _x_hat(x, where, vectors)
     dy = _through_relu(config, dy, x_hat, where, vectors)
-    scale = vectors.inv_std if vectors.gamma is None else vectors.inv_std * vectors.gamma
-    direct_and_through_mean = scale * (dy - mean_dy)
-    through_var = x_hat * (-scale * mean_dy_x_hat)
+    dx_hat = dy if vectors.gamma is None else dy * vectors.gamma
+    direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
+    through_var = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
     of_moments = dmean + x_hat * (2 * dvar / vectors.inv_std)
     dx = kept(direct_and_through_mean + through_var + of_moments, where).astype(x.dtype)
     return dx, like(dgamma, gamma), like(dbeta, beta)

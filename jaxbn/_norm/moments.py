@@ -3,12 +3,12 @@
 ``E[x²] − E[x]²`` loses the variance's digits as soon as the mean is large beside the deviation, and so does any sum
 whose terms are not near zero. Here nothing cancels:
 
-1. A value of the channel is the first *pivot*; the mean of ``x − pivot`` corrects it, over every sixteenth row of the
-   images. However those differ from the others, the mean of a sixteenth cannot be more than √15 σ from that of all: if
+1. A value of the channel is the first *pivot*; the mean of ``x − pivot`` corrects it, over every thirteenth row of the
+   images. However those differ from the others, the mean of a thirteenth cannot be more than √12 σ from that of all: if
    a share f has the mean μ + d, the rest have μ − d f / (1 − f), and so ``σ² ≥ d² f / (1 − f)``. A single value can
-   be √m σ away.
+   be √m σ away. (A prime, which shares no period with what is found in images.)
 2. A second pass takes ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²`` together. ``S / m`` is the *rest* of the mean,
-   and ``Q − S² / m`` the centred sum of squares, of which Q is at most sixteen times as much.
+   and ``Q − S² / m`` the centred sum of squares, of which Q is at most thirteen times as much, and seldom much more.
 
 The mean stays in two parts, ``μ = pivot + rest``: a float32 of 1e6 has no digits for a rest of 0.01, but
 ``(x − pivot) − rest`` has, since the first difference is exact for an ``x`` near the pivot. What depends on ``x`` in
@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
 
-THINNING = 16
+THINNING = 13
 """The mean of one row in so many is a good enough pivot."""
 
 COUNT_UNIT = 4096
@@ -102,8 +102,8 @@ def _about(pivot: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -
     shifts, squares = channel_sums(terms, x, along(pivot, x.ndim, axis), where, axis=axis)
     rest = shifts / at_least_one(count, shifts)
     squares = squares - shifts * rest
-    # Rounding can take it below zero. A maximum's derivative would be a half where all values are the same.
-    return Statistics(pivot, rest, jnp.where(squares > 0, squares, jnp.zeros_like(squares)), count)
+    # Rounding can take it below zero; NaN stays. A maximum's derivative would be a half where all values are the same.
+    return Statistics(pivot, rest, jnp.where(squares < 0, jnp.zeros_like(squares), squares), count)
 
 
 def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
@@ -119,7 +119,10 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     for other in (inner := whole_axes(x, others)):
         corner = lax.slice_in_dim(corner, 0, 1, axis=other)
     if inner:
-        rows = lax.slice_in_dim(x, 0, None, THINNING, max(inner, key=x.shape.__getitem__))
+        longest = max(inner, key=x.shape.__getitem__)
+        # As many on either side: of a small image the middle, which knows nothing of what pads the border.
+        start = (x.shape[longest] - 1) % THINNING // 2
+        rows = lax.slice_in_dim(x, start, None, THINNING, longest)
     return _about(widened(jnp.max(corner, (batch, *others))), rows, where, axis).mean
 
 
@@ -144,7 +147,7 @@ def _merged(devices: Devices, own: Statistics) -> Statistics:
     # A device without values has no mean: the reference is one of those that have most.
     fullest = jnp.argmax(counts, 0, keepdims=True)
     reference = lax.stop_gradient(jnp.take_along_axis(pivots, fullest, 0)).reshape(-1)
-    distances = (pivots - jnp.expand_dims(reference, 0)) + rests
+    distances = kept((pivots - jnp.expand_dims(reference, 0)) + rests, counts > 0)
     weights = counts.astype(dtype)
     mean = (weights * distances).sum(0) / at_least_one(count, distances)
     squares = (squares + weights * jnp.square(distances - jnp.expand_dims(mean, 0))).sum(0)

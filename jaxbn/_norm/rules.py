@@ -18,8 +18,8 @@ sends ``dμ`` and ``dσ²``, which add ``dμ / m + dσ² · 2 (x − μ) / m``.
 With a mask every sum is over the entries that it keeps, and ``dx`` is zero elsewhere. With the batch on several devices
 every sum is over all of them.
 
-Saved for the backward pass: ``x`` and the mask, which the caller holds anyway, and four vectors of channels. Neither x̂
-nor y.
+Saved for the backward pass: ``x``, which the caller holds anyway, as the mask if it is of x's rank, and four vectors of
+channels. Neither x̂ nor y.
 
 References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift*.
@@ -76,7 +76,8 @@ def batch_norm(
         where: Bool, broadcasting to ``x``: what counts. ``None`` is everything.
         axis_name: The name, or a tuple of names, of the axes of `jax.shard_map` or `jax.vmap` that the batch is spread
             over: statistics and gradients are the whole batch's, with one exchange forward and one backward, whatever
-            share of the counted entries each device has. A sharded `jit` needs none.
+            share of the counted entries each device has. A sharded `jit` needs none. Under `jax.vmap` take gradients
+            of what uses the moments outside of it.
         axis_index_groups: With ``axis_name`` under `jax.shard_map`: lists of indices along that axis, each of which
             shares statistics of its own.
 
@@ -84,8 +85,8 @@ def batch_norm(
         ``y`` with ``x``'s shape and dtype, and the batch's `Moments`: mean, biased variance and count of each channel.
 
     Raises:
-        TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, or ``axis``
-            is not an int.
+        TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, ``axis`` is
+            not an int, or ``axis_index_groups`` is no list.
         ValueError: ``x`` has no values to average, ``axis`` is out of range, ``epsilon`` is not positive, a parameter's
             length is not the number of channels, ``where`` does not broadcast to ``x``, ``axis_name`` is not bound, or
             ``axis_index_groups`` do not partition it.

@@ -79,7 +79,8 @@ def update_running_stats(
         The new `RunningStats`, in the dtypes of ``running``.
 
     Raises:
-        TypeError: ``momentum`` is neither None nor a number known when traced.
+        TypeError: ``momentum`` is neither None nor a number known when traced, or ``running`` and ``moments`` are not
+            what they are said to be.
         ValueError: ``momentum`` is not from 0 to 1, or ``running`` is of another number of channels than ``moments``.
 
     Example:
@@ -93,6 +94,11 @@ def update_running_stats(
         Ioffe and Szegedy (2015), algorithm 2.
     """
     momentum = _as_momentum(momentum)
+    if not (isinstance(running, RunningStats) and isinstance(moments, Moments)):
+        raise TypeError(
+            f"update_running_stats: `running` is a {type(running).__name__} and `moments` a {type(moments).__name__}; "
+            "they must be RunningStats and Moments, of which batch_norm returns the latter second"
+        )
     for name, vector in running._asdict().items():
         if vector.shape != moments.mean.shape:
             raise ValueError(
@@ -110,7 +116,8 @@ def update_running_stats(
 
 
 def _average(old: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
-    return ((1 - weight) * old.astype(new.dtype) + weight * new).astype(old.dtype)
+    dtype = max(old.dtype, new.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+    return ((1 - weight).astype(dtype) * old.astype(dtype) + weight.astype(dtype) * new.astype(dtype)).astype(old.dtype)
 
 
 def _as_momentum(momentum: Any) -> float | None:
@@ -118,7 +125,7 @@ def _as_momentum(momentum: Any) -> float | None:
         return None
     wanted = "it must be None or a number from 0 to 1 that is known when traced"
     try:
-        number = float(momentum)
+        number = float(momentum + 0)  # Of a number, which a str is not.
     except (TypeError, ValueError):  # a tracer's error is a TypeError too
         raise TypeError(f"update_running_stats: `momentum` is {momentum!r}; {wanted}") from None
     if not 0 <= number <= 1:

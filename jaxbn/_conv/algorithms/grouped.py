@@ -5,6 +5,7 @@ many are a loop, so that the program does not grow with them.
 """
 
 from dataclasses import replace
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from jaxbn._conv import algorithms
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 
-WRITTEN_OUT = 16
+WRITTEN_OUT, WRITTEN_OUT_PHASES = 16, 64
+"""Groups, and groups times the phases of a stride, each of which may be a convolution of its own."""
 
 
 def applies(geometry: ConvGeometry) -> bool:
@@ -48,7 +50,7 @@ def _by_group(
     def compute(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         return algorithms.run(map_name, one, arithmetic._replace(algorithm=None), *pair)
 
-    if groups <= WRITTEN_OUT:
+    if groups <= WRITTEN_OUT and groups * prod(geometry.stride) <= WRITTEN_OUT_PHASES:
         pairs = zip(jnp.split(left, groups, axis=-1), jnp.split(right, groups, axis=-1), strict=True)
         return jnp.concatenate([compute(pair) for pair in pairs], axis=-1)
     results = lax.map(compute, (_groups_first(left, groups), _groups_first(right, groups)))

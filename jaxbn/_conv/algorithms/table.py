@@ -61,16 +61,22 @@ def _narrow_out(geometry: ConvGeometry) -> bool:
 
 
 def _narrow(geometry: ConvGeometry, summed: int) -> bool:
-    """Fewer channels in a group than a matrix product would need; fewer still where few groups make short vectors."""
+    """Fewer channels in a group than a matrix product would need; fewer still where few groups make short vectors.
+
+    Each tap is written out, so many of them would take long to compile.
+    """
     few = min(8, 2 * geometry.groups)
-    return summed <= few * geometry.groups and _pairs(geometry) <= 4 * few
+    return summed <= few * geometry.groups and _pairs(geometry) <= 4 * few and _taps(geometry) <= 128
 
 
 def _narrow_sums(geometry: ConvGeometry) -> bool:
     """A sum for each pair of channels pays for one output, where the groups or a line make vectors.
 
-    In three dimensions it pays for more, but XLA's own is no slower where a stride breaks the vectors.
+    There is a partial sum for each tap: of many, memory is all that there is. In three dimensions it pays for more, but
+    XLA's own is no slower where a stride breaks the vectors.
     """
+    if _taps(geometry) > (16 if len(geometry.window) == 1 else 64):
+        return False
     if _in_space(geometry):
         return _narrow_in(geometry) and (_unit_stride(geometry) or 16 <= geometry.groups == geometry.in_features)
     has_vectors = geometry.groups > 2 or len(geometry.window) == 1
