@@ -69,8 +69,6 @@ def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: A
         return Devices(names, None, typed or in_mesh == {False}, in_mesh == {True})
     if not isinstance(axis_index_groups, (list, tuple)):
         raise TypeError(f"{function}: `axis_index_groups` is {axis_index_groups!r}; it must be a list of lists of ints")
-    if in_mesh == {False}:
-        raise ValueError(f"{function}: `axis_index_groups` is given under jax.vmap, which has none; use jax.shard_map")
     groups = tuple(
         tuple(as_integer(function, "axis_index_groups", index) for index in group) for group in axis_index_groups
     )
