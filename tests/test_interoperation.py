@@ -114,6 +114,15 @@ def test_devices_that_share_the_batch_of_a_grouped_convolution_exchange_no_activ
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * np.max(np.abs(want)))
 
 
+def test_a_kernel_s_gradient_over_images_that_are_cut_along_space_is_refused() -> None:
+    """As in ``lax``: XLA would make it too large by a factor."""
+    mesh = jax.make_mesh((4, 2), ("data", "rows"), devices=jax.devices("cpu"))
+    x, kernel = _normal(8, 6, 5, 4), _normal(3, 3, 4, 8)
+    spread = jax.device_put(x, NamedSharding(mesh, P(None, "rows")))
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="`x` is spread over devices along its spatial axes"):
+        jax.jit(jax.grad(partial(_loss, jaxbn.conv), 1))(spread, kernel)
+
+
 @pytest.mark.parametrize("function", [jaxbn.conv, jaxbn.convolve, jaxbn.conv_transpose])
 def test_a_frozen_operand_s_gradient_is_not_compiled(function: Callable[..., jax.Array]) -> None:
     # On a GPU they are calls of cuDNN's.

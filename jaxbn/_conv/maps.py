@@ -56,7 +56,17 @@ def _plain_input_gradient(
 
 
 def _plain_kernel_gradient(x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, arithmetic: Arithmetic) -> jax.Array:
-    """Any contraction will do here. JAX's convolution does not: its type knows no sharded axis that is summed over."""
+    """Any contraction will do here. JAX's convolution does not: its type knows no sharded axis that is summed over.
+
+    It is as right to know none in space: XLA's partitioner then sums over devices that hold copies.
+    """
+    for name, array in (("x", x), ("dy", dy)):
+        spec = jax.typeof(array).sharding.spec
+        if any(axis is not None for axis in spec[1:-1]):
+            raise ValueError(
+                f"the gradient of a convolution's kernel: `{name}` is spread over devices along its spatial axes, "
+                f"{spec} in channels-last order; spread it along the batch, or jax.sharding.reshard it before"
+            )
     shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)
     return jnp.broadcast_to(_contraction(x, dy, arithmetic), shape)
 
