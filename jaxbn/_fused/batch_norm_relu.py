@@ -14,11 +14,8 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_array, as_optional_array
-from jaxbn._norm.arguments import as_mask, training_config
 from jaxbn._norm.moments import Moments
-from jaxbn._norm.rules import training
-from jaxbn._varying import vary_alike
+from jaxbn._norm.rules import checked_training
 
 
 def batch_norm_relu(
@@ -66,18 +63,5 @@ def batch_norm_relu(
     References:
         Deck, D11, D13 to D16.
     """
-    x, gamma, beta = as_array(x), as_optional_array(gamma), as_optional_array(beta)
-    config = training_config(
-        "batch_norm_relu",
-        x,
-        gamma,
-        beta,
-        axis=axis,
-        epsilon=epsilon,
-        axis_name=axis_name,
-        axis_index_groups=axis_index_groups,
-        rectified=True,
-    )
-    where = as_mask("batch_norm_relu", where, x)
-    outputs: Any = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
-    return outputs
+    options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    return checked_training("batch_norm_relu", x, gamma, beta, where, rectified=True, **options)

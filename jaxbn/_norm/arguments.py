@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbn._arguments import as_integer, as_positive, require_floating, require_vector
+from jaxbn._arguments import as_array, as_integer, as_positive, require_floating, require_vector
 from jaxbn._channels import wide_dtype
 from jaxbn._norm.devices import Devices, as_devices
 
@@ -64,7 +64,7 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     """``where`` with ``x``'s rank; raises unless it is boolean and broadcasts to ``x``."""
     if where is None:
         return None
-    where = where if isinstance(where, jax.Array) else jnp.asarray(where)
+    where = as_array(where)
     if where.dtype != jnp.bool_:
         raise TypeError(f"{function}: `where` has dtype {where.dtype}; it must be bool, True for what counts")
     shape = (1,) * (x.ndim - where.ndim) + where.shape

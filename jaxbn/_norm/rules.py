@@ -101,20 +101,15 @@ def batch_norm(
     References:
         Deck, D10, D13 to D16.
     """
+    options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    return checked_training("batch_norm", x, gamma, beta, where, rectified=False, **options)
+
+
+def checked_training(function: str, x: Any, gamma: Any, beta: Any, where: Any, **options: Any) -> Any:
+    """The core with what the public function was given."""
     x, gamma, beta = as_array(x), as_optional_array(gamma), as_optional_array(beta)
-    config = training_config(
-        "batch_norm",
-        x,
-        gamma,
-        beta,
-        axis=axis,
-        epsilon=epsilon,
-        axis_name=axis_name,
-        axis_index_groups=axis_index_groups,
-    )
-    where = as_mask("batch_norm", where, x)
-    outputs: Any = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
-    return outputs
+    config = training_config(function, x, gamma, beta, **options)
+    return training(config, *vary_alike(x, gamma, beta, as_mask(function, where, x), over=config.names))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
