@@ -201,9 +201,9 @@ def test_a_device_without_values_says_nothing_of_large_ones() -> None:
 
 
 def test_images_whose_border_differs_keep_their_digits() -> None:
-    x = np.random.default_rng(0).normal(size=(16, 16, 16, 4)).astype(np.float32)
-    x[:, :, ::16] += 1e4
+    x = np.random.default_rng(0).normal(size=(64, 4, 13, 64)).astype(np.float32)
+    x[:, :, 0] += 100
     wide = x.astype(np.float64)
     want = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
     y, _ = jaxbn.batch_norm(jnp.asarray(x))
-    assert np.max(np.abs(np.asarray(y) - want)) <= 2e-6 * np.max(np.abs(want))
+    assert np.max(np.abs(np.asarray(y) - want)) <= 5e-7 * np.max(np.abs(want))

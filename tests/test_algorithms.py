@@ -194,7 +194,7 @@ def test_a_program_does_not_grow_with_the_taps_and_the_phases() -> None:
 
     assert "depthwise" not in chosen((1, 40, 40, 16), (31, 31, 1, 16), groups=16, padding="SAME")
     assert chosen((1, 64, 16), (32, 1, 16), groups=16, padding="SAME")[2] != "depthwise"
-    x, kernel = jnp.ones((1, 9, 9, 9, 64)), jnp.ones((5, 5, 5, 4, 64))
+    x, kernel = jnp.ones((1, 9, 9, 9, 256)), jnp.ones((5, 5, 5, 16, 256))
     dx = jax.grad(lambda x: jnp.sum(jnp.sin(jaxbn.conv(x, kernel, stride=4, groups=16))))
     assert jax.jit(dx).lower(x).as_text().count("stablehlo.convolution") <= 100
 
