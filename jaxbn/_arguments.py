@@ -11,15 +11,25 @@ import jax
 import jax.numpy as jnp
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+MAY_BE_LEFT_OUT = ("gamma", "beta", "bias", "where")
 
 
-def as_array(value: Any) -> jax.Array:
-    """``value`` itself if it is an array: `jnp.asarray` would copy it under differentiation, and the copy be saved."""
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+def as_arrays(function: str, **arguments: Any) -> tuple[Any, ...]:
+    """The arguments as arrays; those that may be left out stay ``None``. Raises ``TypeError`` for what is no array."""
+    return tuple(
+        None if value is None and argument in MAY_BE_LEFT_OUT else as_array(function, argument, value)
+        for argument, value in arguments.items()
+    )
 
 
-def as_optional_array(value: Any) -> jax.Array | None:
-    return None if value is None else as_array(value)
+def as_array(function: str, argument: str, value: Any) -> jax.Array:
+    # What is an array stays itself: `jnp.asarray` would copy it under differentiation, and the copy be saved.
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: `{argument}` is {value!r}; it must be an array") from None
 
 
 def require_floating(function: str, argument: str, dtype: Any) -> None:

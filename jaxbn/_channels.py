@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxbn._placement import sharding
+
 TERMS = 16
 """Of a partial sum, about: few enough that XLA's CPU compiler unrolls them, and that little is lost in rounding."""
 
@@ -70,7 +72,7 @@ def channel_sums(
 
 def whole_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
     """Those of the axes that the array's type does not say to be spread over devices: JAX cuts no others."""
-    return tuple(axis for axis in axes if jax.typeof(x).sharding.spec[axis] is None)
+    return tuple(axis for axis in axes if sharding(x)[axis] is None)
 
 
 def _split(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int, int]:

@@ -26,6 +26,33 @@ def inference(x: jax.Array, *rest: Any, **options: Any) -> jax.Array:
 
 
 ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
+    # What is no array.
+    (lambda x, kernel: jaxbn.conv(None, kernel), TypeError, "conv: `x` is None; it must be an array"),
+    (lambda x, kernel: jaxbn.conv(x, "kernel"), TypeError, "conv: `kernel` is 'kernel'; it must be an array"),
+    (lambda x, kernel: up(x, kernel, {}), TypeError, "conv_transpose: `bias` is {}; it must be an array"),
+    (lambda x, kernel: jaxbn.convolve(x, None), TypeError, "convolve: `kernel` is None; it must be an array"),
+    (
+        lambda x, kernel: jaxbn.convolve_input_gradient([[1], [2, 3]], kernel, x.shape),
+        TypeError,
+        "convolve_input_gradient: `dy` is [[1], [2, 3]]; it must be an array",
+    ),
+    (
+        lambda x, kernel: jaxbn.convolve_kernel_gradient(x, None, kernel.shape),
+        TypeError,
+        "convolve_kernel_gradient: `dy` is None; it must be an array",
+    ),
+    (lambda x, kernel: jaxbn.explain_conv(None, kernel), TypeError, "explain_conv: `x` is None; it must be an array"),
+    (
+        lambda x, kernel: jaxbn.batch_norm_inference(x, None, None),
+        TypeError,
+        "batch_norm_inference: `mean` is None; it must be an array",
+    ),
+    (lambda x, kernel: jaxbn.batch_norm(None), TypeError, "batch_norm: `x` is None; it must be an array"),
+    (
+        lambda x, kernel: jaxbn.batch_norm_relu_conv(x, None, "beta", kernel),
+        TypeError,
+        "batch_norm_relu_conv: `beta` is 'beta'; it must be an array",
+    ),
     # Ranks and channels.
     (lambda x, kernel: jaxbn.conv(x[0, 0], kernel), ValueError, "conv: `x` has rank 2; it must be 3, 4 or 5"),
     (

@@ -79,3 +79,28 @@ def test_sharded_jit(case: Case, kind: AxisType) -> None:
         placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
         got = gradients(case.function(jaxbn))(*placed)
     assert_close(jax.tree.map(np.asarray, got), want, 1e-11, case.names)
+
+
+@pytest.mark.parametrize("spec", [P(None, None, "a"), P("a", None, "b"), P(("a", "b"), None, None)], ids=str)
+@pytest.mark.parametrize("mask", [None, (4, 6, 8), (4, 6, 1), (4, 1, 1), (8,)], ids=str)
+def test_what_is_not_spread_as_x_is_is_brought_there(spec: P, mask: tuple[int, ...] | None) -> None:
+    """Parameters and a mask of one device with channels, rows or both on several; JAX itself refuses such masks."""
+    generator = np.random.default_rng(0)
+    x, gamma, beta = (jnp.asarray(generator.normal(size=size)) for size in ((4, 6, 8), 8, 8))
+    where = None if mask is None else jnp.asarray(generator.random(mask) < 0.6)
+
+    def gradients(module: Any) -> Any:
+        def total(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
+            y, moments = module.batch_norm(x, gamma, beta, where=where)
+            z = module.batch_norm_inference(x, beta, gamma**2, gamma, beta)
+            return loss(lambda: (y, z, moments.mean, moments.var))
+
+        return jax.jit(jax.value_and_grad(total, (0, 1, 2)))
+
+    want = gradients(jaxbn.reference)(x, gamma, beta)
+    with jax.set_mesh(jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices("cpu")[:4])):
+        got = gradients(jaxbn)(jax.device_put(x, spec), gamma, beta)
+    assert jax.typeof(got[1][0]).sharding.spec == P(*spec)
+    assert_close(
+        jax.tree.map(np.asarray, jax.tree.leaves(got)), jax.tree.leaves(want), 1e-11, ("loss", "x", "gamma", "beta")
+    )

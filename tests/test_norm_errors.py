@@ -42,6 +42,9 @@ OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         "`axis_name` is 'data', which is not bound; it must name an axis of a jax.shard_map",
     ),
+    ({"where": "mask"}, TypeError, "`where` is 'mask'; it must be an array"),
+    ({"axis_name": 5}, ValueError, "`axis_name` is 5, which is not bound; it must name an axis"),
+    ({"axis_name": {"a"}}, ValueError, "`axis_name` is {'a'}, which is not bound; it must name an axis"),
     ({"axis_name": ("a", "b")}, ValueError, "`axis_name` is ('a', 'b'), which is not bound"),
     ({"axis_index_groups": [[0]]}, ValueError, "`axis_index_groups` is given without `axis_name`"),
 ]
@@ -54,6 +57,13 @@ def test_options(function: str, options: dict[str, Any], error: type[Exception],
     for when in (call, jax.jit(call)):
         with pytest.raises(error, match="^" + re.escape(f"{function}: {message}")):
             when(X)
+
+
+@pytest.mark.parametrize("groups", [3, "0123", [[0, 1], 2], [(0, 1), "23"]])
+def test_groups_that_are_no_lists(groups: Any) -> None:
+    call = jax.vmap(lambda x: jaxbn.batch_norm(x, axis_name="i", axis_index_groups=groups)[0], axis_name="i")
+    with pytest.raises(TypeError, match=re.escape(f"batch_norm: `axis_index_groups` is {groups!r}; it must be a list")):
+        call(jnp.ones((4, 2, 3)))
 
 
 @pytest.mark.parametrize("groups", [[[0, 1], [2]], [[0, 1], [1, 2]], [[0, 1]], [[0, 1], [2, 4]]])

@@ -97,7 +97,10 @@ def explain_conv(
         preferred_element_type,
         algorithm,
     )
-    x, kernel = (each if isinstance(each, jax.ShapeDtypeStruct) else as_array(each) for each in (x, kernel))
+    x, kernel = (
+        each if isinstance(each, jax.ShapeDtypeStruct) else as_array("explain_conv", argument, each)
+        for argument, each in (("x", x), ("kernel", kernel))
+    )
     _, geometry = conv_arguments(options, x, kernel, bias)
     if platform is not None and platform not in PLATFORMS:
         raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")

@@ -21,6 +21,7 @@ from jaxbn._conv.algorithms import dense
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.primitives import bind, define_bilinear, define_derivatives
+from jaxbn._placement import sharding
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -61,7 +62,7 @@ def _plain_kernel_gradient(x: jax.Array, dy: jax.Array, *, geometry: ConvGeometr
     It is as right to know none in space: XLA's partitioner then sums over devices that hold copies.
     """
     for name, array in (("x", x), ("dy", dy)):
-        spec = jax.typeof(array).sharding.spec
+        spec = sharding(array)
         if any(axis is not None for axis in spec[1:-1]):
             raise ValueError(
                 f"the gradient of a convolution's kernel: `{name}` is spread over devices along its spatial axes, "

@@ -7,7 +7,7 @@ import jax
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxbn._arguments import as_array
+from jaxbn._arguments import as_arrays
 from jaxbn._conv import maps
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.geometry import ConvGeometry
@@ -68,7 +68,7 @@ def convolve(
     References:
         Deck, D3.
     """
-    x, kernel = as_array(x), as_array(kernel)
+    x, kernel = as_arrays("convolve", x=x, kernel=kernel)
     options = Options(
         "convolve", stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
     )
@@ -128,7 +128,7 @@ def convolve_input_gradient(
     References:
         Deck, D5.
     """
-    dy, kernel = as_array(dy), as_array(kernel)
+    dy, kernel = as_arrays("convolve_input_gradient", dy=dy, kernel=kernel)
     options = Options(
         "convolve_input_gradient",
         stride,
@@ -198,7 +198,7 @@ def convolve_kernel_gradient(
     References:
         Deck, D7.
     """
-    x, dy = as_array(x), as_array(dy)
+    x, dy = as_arrays("convolve_kernel_gradient", x=x, dy=dy)
     options = Options(
         "convolve_kernel_gradient",
         stride,

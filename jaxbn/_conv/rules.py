@@ -27,14 +27,14 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxbn._arguments import as_array, as_optional_array
+from jaxbn._arguments import as_arrays
 from jaxbn._channels import along_channels, channel_sum
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments, conv_transpose_arguments
 from jaxbn._conv.arithmetic import Arithmetic, like_operand
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import Layout
 from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
-from jaxbn._varying import vary_alike
+from jaxbn._placement import vary_alike
 
 
 def conv(
@@ -99,7 +99,7 @@ def conv(
     References:
         Deck, D1 to D9.
     """
-    x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
+    x, kernel, bias = as_arrays("conv", x=x, kernel=kernel, bias=bias)
     options = Options(
         "conv", stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
     )
@@ -220,7 +220,7 @@ def conv_transpose(
     References:
         Deck, D5 as a forward.
     """
-    x, kernel, bias = as_array(x), as_array(kernel), as_optional_array(bias)
+    x, kernel, bias = as_arrays("conv_transpose", x=x, kernel=kernel, bias=bias)
     options = Options(
         "conv_transpose",
         stride,

@@ -27,13 +27,13 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_array, as_optional_array
+from jaxbn._arguments import as_arrays
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.rules import ConvConfig, ConvResiduals, conv_bwd, conv_fwd
-from jaxbn._norm.arguments import Config, as_mask, training_config
+from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
 from jaxbn._norm.maps import Residuals, normalise, normalised, pullback
 from jaxbn._norm.moments import Moments
-from jaxbn._varying import vary_alike
+from jaxbn._placement import vary_alike
 
 
 def batch_norm_relu_conv(
@@ -104,9 +104,8 @@ def batch_norm_relu_conv(
     References:
         Deck, D3, D5, D7, D11, D13 to D16.
     """
-    x, kernel = as_array(x), as_array(kernel)
-    gamma, beta, bias = as_optional_array(gamma), as_optional_array(beta), as_optional_array(bias)
     function = "batch_norm_relu_conv"
+    x, gamma, beta, kernel, bias = as_arrays(function, x=x, gamma=gamma, beta=beta, kernel=kernel, bias=bias)
     options = Options(
         function, stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
     )
@@ -123,6 +122,7 @@ def batch_norm_relu_conv(
         rectified=True,
     )
     conv = ConvConfig(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
+    gamma, beta = along_devices(x, norm.axis, gamma, beta)
     arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.names)
     outputs: Any = _batch_norm_relu_conv((norm, conv), *arrays)
     return outputs

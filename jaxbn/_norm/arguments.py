@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbn._arguments import as_array, as_integer, as_positive, require_floating, require_vector
+from jaxbn._arguments import as_arrays, as_integer, as_positive, require_floating, require_vector
 from jaxbn._channels import wide_dtype
 from jaxbn._norm.devices import Devices, as_devices
+from jaxbn._placement import sharded_as, sharding
 
 
 class Config(NamedTuple):
@@ -64,10 +65,15 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     """``where`` with ``x``'s rank; raises unless it is boolean and broadcasts to ``x``."""
     if where is None:
         return None
-    where = as_array(where)
+    (where,) = as_arrays(function, where=where)
     if where.dtype != jnp.bool_:
         raise TypeError(f"{function}: `where` has dtype {where.dtype}; it must be bool, True for what counts")
     shape = (1,) * (x.ndim - where.ndim) + where.shape
     if len(shape) != x.ndim or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(f"{function}: `where` has shape {where.shape}; it must broadcast to x.shape, {x.shape}")
-    return where.reshape(shape)
+    return sharded_as(sharding(x), where.reshape(shape))
+
+
+def along_devices(x: jax.Array, axis: int, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
+    """The vectors spread over a mesh of explicit axes as ``x``'s channels are."""
+    return tuple(sharded_as([sharding(x)[axis]], vector) for vector in vectors)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbn._arguments import as_integer
-from jaxbn._varying import vary_alike, varying
+from jaxbn._placement import vary_alike, varying
 
 
 class Devices(NamedTuple):
@@ -52,7 +52,7 @@ def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: A
     names = tuple(axis_name) if isinstance(axis_name, (tuple, list)) else (axis_name,)
     try:
         size = lax.axis_size(names)
-    except NameError:
+    except (NameError, TypeError, ValueError):  # NameError for a name, the others for what is none
         raise ValueError(
             f"{function}: `axis_name` is {axis_name!r}, which is not bound; it must name an axis of a jax.shard_map or "
             "jax.vmap(..., axis_name=...) around the call"
@@ -67,7 +67,8 @@ def as_devices(function: str, x: jax.Array, axis_name: Any, axis_index_groups: A
     if axis_index_groups is None:
         typed = frozenset(names) <= varying(vary_alike(x, over=names)[0])
         return Devices(names, None, typed or in_mesh == {False}, in_mesh == {True})
-    if not isinstance(axis_index_groups, (list, tuple)):
+    lists = (list, tuple)
+    if not (isinstance(axis_index_groups, lists) and all(isinstance(group, lists) for group in axis_index_groups)):
         raise TypeError(f"{function}: `axis_index_groups` is {axis_index_groups!r}; it must be a list of lists of ints")
     groups = tuple(
         tuple(as_integer(function, "axis_index_groups", index) for index in group) for group in axis_index_groups

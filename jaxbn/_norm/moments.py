@@ -9,6 +9,7 @@ whose terms are not near zero. Here nothing cancels:
    be √m σ away. (A prime, which shares no period with what is found in images.)
 2. A second pass takes ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²`` together. ``S / m`` is the *rest* of the mean,
    and ``Q − S² / m`` the centred sum of squares, of which Q is at most thirteen times as much, and seldom much more.
+   So that it fits where the centred one does, Q is summed of quarters.
 
 The mean stays in two parts, ``μ = pivot + rest``: a float32 of 1e6 has no digits for a rest of 0.01, but
 ``(x − pivot) − rest`` has, since the first difference is exact for an ``x`` near the pivot. What depends on ``x`` in
@@ -31,9 +32,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
+from jaxbn._placement import sharded_as, sharding
 
 THINNING = 13
 """The mean of one row in so many is a good enough pivot."""
+
+QUARTER = 0.25
+"""Squared, less than a thirteenth; a power of two, which rounds nothing."""
 
 COUNT_UNIT = 4096
 """A count goes between devices as two float32 numbers, of these and of ones, so that it stays exact past 2²⁴."""
@@ -83,7 +88,12 @@ def deviation(x: jax.Array, pivot: jax.Array, rest: jax.Array, where: jax.Array 
 
 def kept(x: jax.Array, where: jax.Array | None) -> jax.Array:
     """``x``, and 0 where ``where`` is False, whatever stands there."""
-    return x if where is None else jnp.where(where, x, np.zeros((), x.dtype))
+    return x if where is None else jnp.where(_over(x, where), x, np.zeros((), x.dtype))
+
+
+def _over(x: jax.Array, where: jax.Array) -> jax.Array:
+    """The mask for each entry of ``x``, and spread over devices alike."""
+    return sharded_as(sharding(x), jnp.broadcast_to(where, x.shape))
 
 
 def at_least_one(count: jax.Array, like: jax.Array) -> jax.Array:
@@ -96,12 +106,12 @@ def _about(pivot: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -
 
     def terms(x: jax.Array, pivot: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         shifted = kept(widened(x) - pivot, where)
-        return shifted, jnp.square(shifted)
+        return shifted, jnp.square(QUARTER * shifted)
 
     count = _count(x, where, axis)
     shifts, squares = channel_sums(terms, x, along(pivot, x.ndim, axis), where, axis=axis)
     rest = shifts / at_least_one(count, shifts)
-    squares = squares - shifts * rest
+    squares = (squares - (QUARTER * shifts) * (QUARTER * rest)) / QUARTER**2
     # Rounding can take it below zero; NaN stays. A maximum's derivative would be a half where all values are the same.
     return Statistics(pivot, rest, jnp.where(squares < 0, jnp.zeros_like(squares), squares), count)
 
@@ -111,7 +121,7 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     x = lax.stop_gradient(x)
     batch, *others = (other for other in range(x.ndim) if other != axis)
     if where is not None:
-        largest = jnp.max(x, (batch, *others), where=where, initial=-jnp.inf)
+        largest = jnp.max(x, (batch, *others), where=_over(x, where), initial=-jnp.inf)
         largest = jnp.where(_count(x, where, axis) > 0, largest, jnp.zeros_like(largest))
         return _about(widened(largest), x, where, axis).mean
     # The batch's axis stays whole: devices may share it.
@@ -132,7 +142,8 @@ def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     if where is None:
         return jnp.full(x.shape[axis], prod(x.shape[other] for other in others), jnp.int32)
     each = prod(x.shape[other] for other in others if where.shape[other] == 1)
-    return jnp.broadcast_to(where.sum(others, dtype=jnp.int32) * each, x.shape[axis])
+    counts = jnp.broadcast_to(where.sum(others, dtype=jnp.int32) * each, x.shape[axis])
+    return sharded_as([sharding(x)[axis]], counts)
 
 
 def _merged(devices: Devices, own: Statistics) -> Statistics:

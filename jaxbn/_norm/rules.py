@@ -32,11 +32,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_array, as_optional_array
-from jaxbn._norm.arguments import Config, as_mask, training_config
+from jaxbn._arguments import as_arrays
+from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
 from jaxbn._norm.maps import Residuals, normalise, pullback
 from jaxbn._norm.moments import Moments
-from jaxbn._varying import vary_alike
+from jaxbn._placement import vary_alike
 
 
 def batch_norm(
@@ -107,8 +107,9 @@ def batch_norm(
 
 def checked_training(function: str, x: Any, gamma: Any, beta: Any, where: Any, **options: Any) -> Any:
     """The core with what the public function was given."""
-    x, gamma, beta = as_array(x), as_optional_array(gamma), as_optional_array(beta)
+    x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
     config = training_config(function, x, gamma, beta, **options)
+    gamma, beta = along_devices(x, config.axis, gamma, beta)
     return training(config, *vary_alike(x, gamma, beta, as_mask(function, where, x), over=config.names))
 
 
