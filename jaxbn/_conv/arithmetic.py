@@ -33,6 +33,7 @@ class Arithmetic(NamedTuple):
     preferred_element_type: DTypeLike | None = None
     algorithm: str | None = None  # the caller's, by name
     platform: str | None = None  # that the program is lowered for, filled in there
+    on_one_device: bool = False  # whether its arrays are all there, filled in there as well
 
     @property
     def products(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ FOLDS = {
 def compute(
     map_name: str,
     platform: str | None,
+    on_one_device: bool,
     shape: tuple[int, ...],
     members: Members,
     left: jax.Array,
@@ -51,8 +52,10 @@ def compute(
     if 0 in left.shape or 0 in right.shape or 0 in shape:
         return jnp.zeros(shape, arithmetic.result_type(left))
 
+    arithmetic = arithmetic._replace(platform=platform, on_one_device=on_one_device)
+
     def one(geometry: ConvGeometry, left: jax.Array, right: jax.Array) -> jax.Array:
-        return algorithms.run(map_name, geometry, arithmetic._replace(platform=platform), left, right)
+        return algorithms.run(map_name, geometry, arithmetic, left, right)
 
     def member(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         left, right = (_one_family(operand, len(geometry.window) + 2) for operand in pair)

@@ -40,8 +40,9 @@ def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callabl
     """A primitive without derivatives yet.
 
     ``plain(left, right, **params)`` is one member's map in ``jax.lax``'s own words: it is traced, never run, so that
-    the result's shape, dtype, sharding and varying axes are what JAX makes of them. ``compute(platform, shape, members,
-    left, right, **params)`` computes the whole family for a platform, or for any that is not known if that is ``None``.
+    the result's shape, dtype, sharding and varying axes are what JAX makes of them. ``compute(platform, on_one_device,
+    shape, members, left, right, **params)`` computes the whole family for a platform, or for any that is not known if
+    that is ``None``.
     """
     primitive = Primitive(name)
     primitive.def_impl(partial(_run_alone, primitive))
@@ -89,8 +90,17 @@ def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, memb
     bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     shape = context.avals_out[0].shape
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        lower = mlir.lower_fun(partial(compute, shape, members), multiple_results=False)
+        compute = partial(compute, _on_one_device(context), shape, members)
+        lower = mlir.lower_fun(compute, multiple_results=False)
         return lower(context.replace(avals_in=bare), *operands, **params)
+
+
+def _on_one_device(context: Any) -> bool:
+    """Whether the arrays are whole, or one device's part under `jax.shard_map`, and no partitioner divides them."""
+    axes = context.module_context.axis_context
+    if hasattr(axes, "manual_axes"):
+        return axes.manual_axes == frozenset(axes.mesh.axis_names)
+    return getattr(axes, "num_devices", None) == 1
 
 
 def _batch(primitive: Primitive, _: Any, operands: Any, axes: Any, *, members: Members, **params: Any) -> Any:

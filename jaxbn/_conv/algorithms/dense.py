@@ -2,13 +2,15 @@
 
 Autodiff writes the gradients as convolutions whose dimension numbers name other axes batch and features. XLA's CPU
 compiler runs only the canonical NHWC · HWIO form fast everywhere: the others fall to a naive loop inside a ``while``,
-which is what `jax.lax.scan` becomes. So the axes are brought to their places by transpositions.
+which is what `jax.lax.scan` becomes. So the axes are brought to their places by transpositions. A large batch is done
+in `pieces`.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._conv.algorithms import pieces
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
@@ -19,6 +21,20 @@ def applies(geometry: ConvGeometry) -> bool:
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return pieces.joined(_convolve, geometry, arithmetic, x, kernel)
+
+
+def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Slides the rotated kernel along the spread ``dy`` (D6)."""
+    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
+
+
+def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Slides the spread ``dy`` along ``x`` (D8)."""
+    return pieces.summed(_kernel_gradient, geometry, arithmetic, x, dy)
+
+
+def _convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -32,17 +48,8 @@ def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kerne
     )
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Slides the rotated kernel along the spread ``dy`` (D6)."""
-    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
-
-
-def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """Slides the spread ``dy`` along ``x`` (D8).
-
-    What was the batch is now what a convolution sums over, so the batch takes the features' place and the channels
-    the batch's.
-    """
+def _kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """What was the batch is now what is summed over: it takes the features' place, and the channels the batch's."""
     dkernel = lax.conv_general_dilated(
         jnp.swapaxes(x, 0, -1),
         jnp.moveaxis(dy, 0, -2),
