@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,13 +25,14 @@ def data(*shape: int, seed: int = 0) -> np.ndarray:
     return generator.normal(size=shape) * generator.uniform(0.2, 5, size=shape[-1]) + generator.normal(size=shape[-1])
 
 
-def both(layer: jaxbn.CalibratedBatchNorm, x: jax.Array, **options: Any) -> tuple[jax.Array, jax.Array]:
+@partial(jax.jit, static_argnames="axis")
+def both(
+    layer: jaxbn.CalibratedBatchNorm, x: jax.Array, axis: int = -1, where: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """In inference and in training."""
     gamma, beta, (mean, var, _) = layer
-    options = {"epsilon": EPSILON} | options
-    where = {"where": options.pop("where")} if "where" in options else {}
-    y = jaxbn.batch_norm_inference(x, mean, var, gamma, beta, **options)
-    return y, jaxbn.batch_norm(x, gamma, beta, **options, **where)[0]
+    y = jaxbn.batch_norm_inference(x, mean, var, gamma, beta, axis=axis, epsilon=EPSILON)
+    return y, jaxbn.batch_norm(x, gamma, beta, axis=axis, epsilon=EPSILON, where=where)[0]
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -49,15 +51,14 @@ def test_parameters_and_statistics_are_those_of_the_formula(axis: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("jitted", [True, False])
-def test_the_error_is_rounding_at_every_offset(dtype: Any, jitted: bool) -> None:
+def test_the_error_is_rounding_at_every_offset(dtype: Any) -> None:
     offsets = np.array(OFFSETS if dtype != jnp.float16 else OFFSETS[:3])
     x = jnp.asarray(np.random.default_rng(1).normal(size=(40, 7, len(offsets))) + offsets, dtype)
     layer = jaxbn.calibrated_batch_norm(x, epsilon=EPSILON)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(layer)} == {"float32", "int32"}
     exact, mean = (np.asarray(array, np.float64) for array in (x, layer.beta))
     unit = 2.0**-23 * (np.abs(exact - mean) + np.abs(mean) + exact.std((0, 1)))
-    for y in (jax.jit(both) if jitted else both)(layer, x):
+    for y in both(layer, x):
         assert y.dtype == dtype
         if dtype == jnp.float32:
             assert np.all(np.abs(np.asarray(y, np.float64) - exact) <= 4 * unit)
@@ -74,7 +75,7 @@ def test_a_constant_channel_is_given_back() -> None:
     assert_close(both(layer, x + 1)[0], x + 1, 1e-6)
 
 
-@pytest.mark.parametrize("sizes", [[12], [5, 7], [1, 1, 10], [3, 3, 3, 3]])
+@pytest.mark.parametrize("sizes", [[12], [1, 6, 5], [3, 3, 3, 3]])
 def test_batches_are_one_array(sizes: list[int]) -> None:
     x = data(12, 3, 4) + np.array([0.0, 10.0, 1e6, -1e3])
     parts = [jnp.asarray(part) for part in np.split(x, np.cumsum(sizes)[:-1])]
@@ -115,7 +116,7 @@ def test_a_channel_may_be_empty_in_some_of_the_batches() -> None:
 
 
 def test_training_goes_on_from_the_running_statistics() -> None:
-    x = jnp.asarray(data(9, 4))
+    x = jnp.asarray(data(8, 4))
     gamma, beta, running = jaxbn.calibrated_batch_norm([x[:4], x[4:]])
     again = jaxbn.update_running_stats(running, jaxbn.batch_norm(x, gamma, beta)[1], momentum=None, unbiased=False)
     assert again.updates.tolist() == [3] * 4
