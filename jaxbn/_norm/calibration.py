@@ -150,7 +150,7 @@ def _merged(one: Statistics, other: Statistics) -> Statistics:
 
 
 def _statistics(function: str, x: Any, where: Any, *, axis: Any, epsilon: Any) -> Statistics:
-    x = as_array(x)
+    x = as_array(function, "x", x)
     config = training_config(
         function, x, None, None, axis=axis, epsilon=epsilon, axis_name=None, axis_index_groups=None
     )
