@@ -9,6 +9,10 @@ from jaxbn._conv.public_maps import (
 from jaxbn._conv.rules import conv as conv, conv_transpose as conv_transpose
 from jaxbn._fused.batch_norm_relu import batch_norm_relu as batch_norm_relu
 from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv as batch_norm_relu_conv
+from jaxbn._norm.calibration import (
+    CalibratedBatchNorm as CalibratedBatchNorm,
+    calibrated_batch_norm as calibrated_batch_norm,
+)
 from jaxbn._norm.inference import batch_norm_inference as batch_norm_inference
 from jaxbn._norm.moments import Moments as Moments
 from jaxbn._norm.rules import batch_norm as batch_norm
