@@ -8,6 +8,7 @@ Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured b
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not results:
         return 1
     print(report.table(results))
-    name = f"{jax.devices()[0].device_kind.replace(' ', '-')}{'-quick' if options.quick else ''}"
+    name = results_name(options)
     descriptions = {row.name: str(row) for row in random}
     path = options.output / f"{name}.json"
     report.write_json(results, path, command=command(options), asked=len(chosen), descriptions=descriptions)
@@ -51,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in below:
         print(f"below its floor: {failure}")
     return 1 if below or len(results) < len(chosen) else 0
+
+
+def results_name(options: argparse.Namespace) -> str:
+    """The device and, of a part of the cases, which: it does not replace what was measured of all."""
+    words = [jax.devices()[0].device_kind, *["quick"] * options.quick, *re.findall(r"\w+", options.only)]
+    return "-".join(words).replace(" ", "-")
 
 
 def command(options: argparse.Namespace) -> str:

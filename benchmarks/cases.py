@@ -155,7 +155,20 @@ TRANSPOSED = [
 ]
 
 
-TABLE = [*LOOPS, *GROUPS, *DEPTHWISE, *PATCHES, POINTWISE, *TRANSPOSED]
+LARGE_BATCHES = [
+    Convolution(f"large batch, {name}", x, (*window, x[-1], out), Floors(0.95, dx, dkernel), stride, peers=True)
+    for name, x, window, out, stride, dx, dkernel in (
+        ("32×32, 64→64", (128, 32, 32, 64), (3, 3), 64, 1, 1, 2),
+        ("32×32, 64→128, stride 2", (128, 32, 32, 64), (3, 3), 128, 2, 1.5, 1.5),
+        ("16×16, 128→128", (128, 16, 16, 128), (3, 3), 128, 1, 0.95, 1.3),
+        ("112×112, 64→64", (16, 112, 112, 64), (3, 3), 64, 1, 0.95, 1.5),
+        ("224×224, 3→64, stride 2", (16, 224, 224, 3), (7, 7), 64, 2, 1.5, 1.3),
+        ("line of 4096, 32→64", (64, 4096, 32), (5,), 64, 1, 0.95, 0.95),
+        ("32×32×32, 16→32", (8, 32, 32, 32, 16), (3, 3, 3), 32, 1, 0.95, 0.95),
+    )
+]
+
+TABLE = [*LOOPS, *GROUPS, *DEPTHWISE, *PATCHES, POINTWISE, *TRANSPOSED, *LARGE_BATCHES]
 
 
 def random_geometries(count: int, seed: int = 0) -> list[Convolution]:
