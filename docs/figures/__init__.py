@@ -23,4 +23,15 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "jaxbn", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
         for name, draw in FIGURES.items():
-            draw().savefig(folder / f"{name}.svg", metadata={"Date": None})
+            figure = draw()
+            _settle(figure)
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def _settle(figure: Figure) -> None:
+    """Keeps the layout, rounded: the solver's last bits depend on where in memory its variables lie."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position((round(left, 4), round(bottom, 4), round(width, 4), round(height, 4)))
