@@ -1,0 +1,1 @@
+"""A package only so that `python -m docs.figures` finds the figures."""

@@ -1,0 +1,8 @@
+"""``python -m docs.figures [FOLDER]`` draws the figures of `docs/derivation.md`, into this folder unless told where."""
+
+import sys
+from pathlib import Path
+
+from docs.figures import write
+
+write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
