@@ -99,3 +99,9 @@ def test_pieces_of_a_device_under_shard_map_alone() -> None:
     assert loops(ours, *placed) > 0
     got = jax.tree.map(np.asarray, ours(*placed))
     assert_close(got, gradients(jaxbn.reference.conv, {})(*operands), 1e-12)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_images_alone_are_in_pieces(dimensions: int) -> None:
+    x, kernel = jnp.ones((4096, *(5,) * dimensions, 4)), jnp.ones((*(2,) * dimensions, 4, 6))
+    assert not loops(gradients(jaxbn.conv, {}), x, kernel)

@@ -2,7 +2,8 @@
 
 XLA's CPU convolution first writes its operands anew: padded, spread for a stride, and for the kernel's gradient in
 another order. Of a large batch these copies are memory to be fetched from the system, and cold when it is read; of a few
-images they stay in the cache. On several devices the batch is theirs to divide.
+images they stay in the cache. On several devices the batch is theirs to divide. What has one or three dimensions XLA
+computes in other ways, which are no faster for it.
 """
 
 from collections.abc import Callable
@@ -64,7 +65,8 @@ def _cut(images: jax.Array, pieces: int) -> jax.Array:
 def _pieces(geometry: ConvGeometry, arithmetic: Arithmetic, images: jax.Array) -> int:
     """How many pieces of one size, near the wanted one; 1 where there is none, or where they do not pay."""
     batch = images.shape[0]
-    if arithmetic.platform != "cpu" or not arithmetic.on_one_device or not isinstance(batch, int):  # in `jax.export`
+    has_cpu = arithmetic.platform == "cpu" and arithmetic.on_one_device
+    if not has_cpu or len(geometry.window) != 2 or not isinstance(batch, int):  # a symbol in `jax.export`
         return 1
     few = min(batch, max(1, PIECE // _bytes_an_image(geometry, images)))
     size = max(size for size in range(1, few + 1) if batch % size == 0)
