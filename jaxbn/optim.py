@@ -102,10 +102,8 @@ def constrain_beta(
 
 
 def _bound(k: ArrayLike, sigma: jax.Array, beta: jax.Array) -> jax.Array:
-    """−k·σ in β's dtype; −∞ for an infinite k, even where σ is zero."""
-    k = jnp.asarray(k, beta.dtype)
-    product = _round(k * _round(sigma, beta.dtype), beta.dtype)
-    return _as_stored(-jnp.where(jnp.isinf(k), k, product), beta)
+    """−k·σ in β's dtype; NaN, which bounds nothing, for an infinite k and a σ of zero."""
+    return _as_stored(-jnp.asarray(k, beta.dtype) * _round(sigma, beta.dtype), beta)
 
 
 def _keep_above(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Array:
@@ -119,7 +117,7 @@ def _keep_above(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Arr
     wide = jnp.promote_types(beta.dtype, update.dtype)
     way = _round(bound.astype(wide) - beta.astype(wide), update.dtype)
     chosen = -beta.astype(update.dtype)
-    for candidate in (jnp.nextafter(way, jnp.full_like(way, jnp.inf)), way, update):
+    for candidate in (jnp.nextafter(way, jnp.inf), way, update):
         chosen = jnp.where(_applied(beta, candidate) < bound, chosen, candidate)
     return chosen
 
