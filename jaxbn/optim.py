@@ -103,7 +103,7 @@ def constrain_beta(
 
 def _bound(k: ArrayLike, sigma: jax.Array, beta: jax.Array) -> jax.Array:
     """−k·σ in β's dtype; NaN, which bounds nothing, for an infinite k and a σ of zero."""
-    return _as_stored(-jnp.asarray(k, beta.dtype) * _round(sigma, beta.dtype), beta)
+    return -_round(jnp.asarray(k, beta.dtype) * _round(sigma, beta.dtype), beta.dtype)
 
 
 def _keep_above(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Array:
