@@ -48,7 +48,7 @@ def draw_learning_rates(sweep: Sweep, path: Path) -> None:
     above.set(title=f"After {sweep.record.loss.shape[-1]} steps of gradient descent", ylabel="test images told right")
     _draw_curves(below, sweep, np.where(finite, sweep.record.dead[..., -1, :].mean(-1), np.nan))
     below.set(ylabel="dead channels: zero on each test image", xlabel="learning rate")
-    below.legend(loc="upper left", title="mean, and range over the seeds", alignment="left")
+    below.legend(loc="upper left", title="mean and range over the seeds; k: β ≥ −kσ", alignment="left")
     figure.savefig(path, dpi=130)
 
 
