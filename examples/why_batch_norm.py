@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     number, seeds, steps = (4, 2, 60) if options.quick else (31, 6, 240)
 
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --output: {str(options.output)!r}: {error.strerror}")
     results = sweep(np.geomspace(1e-3, 30, number, dtype=np.float32), seeds, steps)
     for draw in (draw_learning_rates, draw_distributions, draw_zeros):
         draw(results, options.output / f"{draw.__name__.removeprefix('draw_')}.png")

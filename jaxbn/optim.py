@@ -35,7 +35,7 @@ def constrain_beta(
     ``β >= -(k * abs(γ))``, both sides rounded to β's dtype, holds without any tolerance, compiled or not. An update of
     β that respects this passes bit by bit, as do all other updates. One that does not becomes the one that leads to the
     bound, or above it by as little as the rounding of updates allows. A β that starts below the bound is moved there in
-    the first step. NaNs are left alone.
+    the first step. What is NaN stays NaN.
 
     Args:
         k: A positive number, ``inf`` for no constraint; or a real array of shape (), which may be traced, so that a

@@ -66,6 +66,14 @@ def test_the_reduced_form_draws_its_pictures_and_ends_with_the_answer(quick: tup
     assert sweep.record.dead.shape == (5, 4, 2, 3, 3)
 
 
+def test_an_output_that_is_no_folder(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit) as left:
+        example.main(["--output", str(tmp_path / "taken")])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(f"argument --output: {str(tmp_path / 'taken')!r}: File exists\n")
+
+
 def test_all_runs_are_one_compiled_program(example: ModuleType, quick: tuple[Any, Path, str]) -> None:
     assert example.train_all._cache_size() == 1
 
