@@ -190,12 +190,13 @@ def _conclusions(variants: tuple[str, ...], largest: Float[np.ndarray, "variants
     for row, than in enumerate((0, 1, 1, 1), start=1):
         higher, lower = np.sum(largest[row] > largest[than]), np.sum(largest[row] < largest[than])
         both = (largest[row] > 0) & (largest[than] > 0)
-        times = np.exp(np.mean(np.log(largest[row, both] / largest[than, both]))) if both.any() else np.nan
         lines += [
             f"{variants[row]} against {variants[than]}:",
-            f"    the largest learning rate is higher for {higher} and lower for {lower} of {len(both)} seeds, "
-            f"{times:.2f} times as high in the geometric mean",
+            f"    the largest learning rate is higher for {higher} and lower for {lower} of {len(both)} seeds",
         ]
+        if both.any():
+            times = np.exp(np.mean(np.log(largest[row, both] / largest[than, both])))
+            lines[-1] += f", {times:.2f} times as high in the geometric mean"
         verdicts = (
             (higher == len(both), "yes"),
             (higher > len(both) / 2, "for most seeds"),
