@@ -1,0 +1,189 @@
+"""Does batch norm let training survive a large learning rate (D11), and a bound on β an even larger one (D12)?
+
+    python examples/why_batch_norm.py
+    python examples/why_batch_norm.py --quick
+
+One compiled program trains a small network on handwritten digits 930 times at once, by plain gradient descent (D18):
+with 31 learning rates from 0.001 to 30, from six seeds, without batch norm, with it, and with β kept above −k·σ by
+`jaxbn.optim.constrain_beta`. The pictures show what became of them, and the last lines answer the deck's question.
+Needs the extra: python -m pip install "jaxbn[examples]"
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+from tqdm import tqdm
+from why_batch_norm_results import Record, Sweep, answer, draw_distributions, draw_learning_rates, draw_zeros
+
+import jaxbn
+from jaxbn import cnn, data
+from jaxbn.optim import constrain_beta
+
+VARIANTS = ("no batch norm", "batch norm", "batch norm, k = 2", "batch norm, k = 1", "batch norm, k = 0.5")
+BOUNDS = (np.inf, 2.0, 1.0, 0.5)  # the k of all but the first variant; an infinite one constrains nothing
+CONFIG = cnn.CNNConfig(features=(8, 16, 32))
+BATCH = 64
+CHUNK = 20  # steps between two looks at the test images
+WATCHED = 1  # the layer whose values are counted in bins
+EDGES = np.sinh(np.linspace(-8, 8, 65))  # of these bins; they are even near zero and grow with the value
+
+
+class Runs(NamedTuple):
+    """What the runs differ in."""
+
+    learning_rate: Float[Array, " runs"]
+    k: Float[Array, " runs"]
+    seed: Int[Array, " runs"]
+
+
+class Layer(NamedTuple):
+    """What a layer makes of a batch."""
+
+    convolved: Float[Array, "batch height width channels"]
+    shifted: Float[Array, "batch height width channels"]  # the ReLU's input: normalised, with γ and β, or with a bias
+    rectified: Float[Array, "batch height width channels"]
+    moments: jaxbn.Moments | None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few learning rates, seeds and steps: a look in seconds")
+    parser.add_argument("--output", type=Path, default=Path("runs/why_batch_norm"), help="folder for the pictures")
+    options = parser.parse_args(arguments)
+    number, seeds, steps = (4, 2, 60) if options.quick else (31, 6, 240)
+
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --output: {str(options.output)!r}: {error.strerror}")
+    results = sweep(np.geomspace(1e-3, 30, number, dtype=np.float32), seeds, steps)
+    for draw in (draw_learning_rates, draw_distributions, draw_zeros):
+        draw(results, options.output / f"{draw.__name__.removeprefix('draw_')}.png")
+    print(f"pictures: {options.output}", answer(results), sep="\n\n")
+
+
+def sweep(rates: Float[np.ndarray, " rates"], seeds: int, steps: int) -> Sweep:
+    """Trains a network for each variant, learning rate and seed."""
+    dataset = jax.tree.map(jnp.asarray, data.load_digits())
+    plain, normalised = make_runs(rates, seeds, ks=(np.inf,)), make_runs(rates, seeds, ks=BOUNDS)
+    groups, networks = (plain, normalised), (without_batch_norm(init(plain.seed)), init(normalised.seed))
+    chunks = []
+    with tqdm(total=steps, unit="step", bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}{postfix}") as bar:
+        bar.set_description(f"{sum(len(runs.seed) for runs in groups)} runs at once")
+        for start in range(0, steps, CHUNK):
+            networks, records = train_all(dataset, start, networks, groups)
+            chunks.append(jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(records)))
+            bar.set_postfix_str(f"best accuracy {np.max(chunks[-1].test_accuracy):.1%}", refresh=False)
+            bar.update(CHUNK)
+    axes = len(VARIANTS), len(rates), seeds
+    chunks = [jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[1:]), chunk) for chunk in chunks]
+    record = jax.tree.map(lambda *parts: np.concatenate(parts, len(axes)), *chunks)
+    return Sweep(VARIANTS, rates, EDGES, record)
+
+
+def make_runs(rates: Float[np.ndarray, " rates"], seeds: int, ks: Sequence[float]) -> Runs:
+    """Every combination, the seed varying fastest."""
+    k, rate, seed = (axis.ravel() for axis in np.meshgrid(ks, rates, np.arange(seeds), indexing="ij"))
+    return Runs(jnp.asarray(rate, jnp.float32), jnp.asarray(k, jnp.float32), jnp.asarray(seed, jnp.int32))
+
+
+def init(seeds: Int[Array, " runs"]) -> cnn.Params:
+    """The parameters of each run, as its seed draws them: alike for all learning rates and variants."""
+    drawn = [cnn.init(jax.random.key(seed), CONFIG)[0] for seed in range(int(seeds.max()) + 1)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[seeds], *drawn)
+
+
+def without_batch_norm(params: cnn.Params) -> cnn.Params:
+    """Without γ, so that β is the bias."""
+    return params._replace(blocks=tuple(block._replace(gamma=None) for block in params.blocks))
+
+
+@partial(jax.jit, donate_argnums=2)
+def train_all(
+    dataset: data.Dataset, start: Int[Array, ""], networks: tuple[cnn.Params, ...], groups: tuple[Runs, ...]
+) -> tuple[tuple[cnn.Params, ...], tuple[Record, ...]]:
+    """The next steps of all runs: the one compiled program. The networks of a group are of one structure."""
+    results = [
+        jax.vmap(partial(train, dataset, start))(params, runs) for params, runs in zip(networks, groups, strict=True)
+    ]
+    return tuple(params for params, _ in results), tuple(record for _, record in results)
+
+
+def train(dataset: data.Dataset, start: Int[Array, ""], params: cnn.Params, run: Runs) -> tuple[cnn.Params, Record]:
+    """The next steps of one run."""
+    optimizer = optax.sgd(run.learning_rate)
+    if params.blocks[0].gamma is not None:
+        optimizer = optax.chain(optimizer, constrain_beta(run.k))
+
+    def step(params: Any, number: Array) -> tuple[Any, tuple[Array, ...]]:
+        key = jax.random.fold_in(jax.random.key(run.seed), number)
+        rows = jax.random.randint(key, (BATCH,), 0, len(dataset.x_train))
+        gradients, seen = jax.grad(loss, has_aux=True)(params, dataset.x_train[rows], dataset.y_train[rows])
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        return optax.apply_updates(params, updates), seen
+
+    params, seen = jax.lax.scan(step, params, start + jnp.arange(CHUNK))
+    test: tuple[Any, ...] = evaluate(dataset, params)
+    return params, Record(*seen, *test)
+
+
+def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
+    """The mean cross-entropy of a batch, and what `Record` keeps of each step."""
+    logits, layers = apply(params, images, [None] * len(params.blocks))
+    value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    zeros = jnp.stack([jnp.mean(layer.rectified == 0) for layer in layers])
+    return value, (value, zeros, histogram(layers[WATCHED].convolved), histogram(layers[WATCHED].shifted))
+
+
+def evaluate(dataset: data.Dataset, params: cnn.Params) -> tuple[Any, ...]:
+    """What `Record` keeps of each chunk.
+
+    The test images are normalised by the statistics of as many training images under the same parameters: running
+    statistics would lag behind, the farther the larger the steps are.
+    """
+    x_train, x_test = (jnp.asarray(x) for x in (dataset.x_train, dataset.x_test))
+    _, layers = apply(params, x_train[: len(x_test)], [None] * len(params.blocks))
+    logits, layers = apply(params, x_test, [layer.moments for layer in layers])
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == dataset.y_test)
+    dead = jnp.stack([jnp.mean(jnp.all(layer.rectified == 0, (0, 1, 2))) for layer in layers])
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
+    return tuple(jnp.expand_dims(value, 0) for value in (accuracy, dead, finite))
+
+
+def apply(
+    params: cnn.Params, images: Array, moments: Sequence[jaxbn.Moments | None]
+) -> tuple[Float[Array, "batch classes"], list[Layer]]:
+    """The logits of the network of `jaxbn.cnn`, and all that is on the way to them.
+
+    Moments that are given normalise; where there are none, the batch's own do. Without γ, β is a bias.
+    """
+    x, layers = images, []
+    for index, (block, given) in enumerate(zip(params.blocks, moments, strict=True)):
+        convolved, found = jaxbn.conv(x, block.kernel, stride=2 if index else 1, padding="SAME"), given
+        if block.gamma is None:
+            shifted = convolved + block.beta
+        elif given is None:
+            shifted, found = jaxbn.batch_norm(convolved, block.gamma, block.beta)
+        else:
+            shifted = jaxbn.batch_norm_inference(convolved, given.mean, given.var, block.gamma, block.beta)
+        x = jax.nn.relu(shifted)
+        layers.append(Layer(convolved, shifted, x, found))
+    return jnp.mean(x, (1, 2)) @ params.dense.kernel + params.dense.bias, layers
+
+
+def histogram(values: Array) -> Float[Array, " bins"]:
+    """The share of the values in each bin; the outermost have what lies beyond them too."""
+    some = values[:8].reshape(-1, 1)  # eight images show enough
+    return jnp.diff(jnp.mean(some < jnp.asarray(EDGES[1:-1], some.dtype), 0), prepend=0, append=1)
+
+
+if __name__ == "__main__":
+    main()
