@@ -12,7 +12,7 @@ from string import Template
 from jaxbn.explorer import examples
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("grids.js", "convolution.js", "batch_norm.js")  # in this order: the first has what the others use
+_SCRIPTS = ("grids.js", "sums.js", "convolution.js", "batch_norm.js")  # each uses those before it
 
 
 def page() -> str:

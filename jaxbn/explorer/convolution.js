@@ -2,63 +2,10 @@
 
 const FRAME = range(-2, 6); // the image 0 … 4, and two more around it, which is as far as any kernel reaches
 const isFar = (index) => index < -1 || index > 5; // met only with padding 2 or dilation 2
-const TAPS = range(-1, 1);
-const PLACES_OF_TAPS = TAPS.flatMap((n) => TAPS.map((m) => [n, m]));
-const NAMES = { a: "a", K: "K", C: "C", da: "∂Loss/∂a", dK: "∂Loss/∂K", delta: "δ" };
-
-// What can be asked about, and the deck's sum for it: the two factors of each term, as [array, row, column]. `over` is
-// the array on which the other one lies. With a dilation, n and m count in steps of it.
-const KINDS = {
-  output: {
-    deck: "D3",
-    text: "output",
-    cells: ["C", "delta"],
-    result: "C",
-    over: "a",
-    formula: (d) => [`${named("C")}(i, j) =`, `Σₙ Σₘ ${named("a")}(i+${d}n, j+${d}m) · ${named("K")}(−n, −m)`],
-    terms: (i, j, d) => PLACES_OF_TAPS.map(([n, m]) => [["a", i + d * n, j + d * m], ["K", -n, -m]]),
-    what: (i, j) =>
-      `The kernel lies on the input, rotated by 180°, its centre on ${place(i, j)}. Each tap multiplies what is under it.`,
-    zeros: "on the zero padding",
-  },
-  input: {
-    deck: "D5",
-    text: "input pixel",
-    cells: ["da", "a"],
-    result: "da",
-    over: "delta",
-    formula: (d) => [`${named("da")}(i′, j′) =`, `Σₙ Σₘ ${named("delta")}(i′+${d}n, j′+${d}m) · ${named("K")}(n, m)`],
-    terms: (i, j, d) => PLACES_OF_TAPS.map(([n, m]) => [["delta", i + d * n, j + d * m], ["K", n, m]]),
-    what: (i, j) =>
-      `The kernel lies on δ, not rotated, its centre on ${place(i, j)}. ` +
-      "Each output that the pixel reached sends its δ back through the tap between them.",
-    zeros: "where there is no output: δ is 0 there",
-  },
-  tap: {
-    deck: "D7",
-    text: "kernel tap",
-    cells: ["dK", "K"],
-    result: "dK",
-    over: "a",
-    formula: (d) => [`${named("dK")}(n, m) =`, `Σᵢ Σⱼ ${named("delta")}(i, j) · ${named("a")}(i−${d}n, j−${d}m)`],
-    terms: (n, m, d) => arrays.delta.places.map(([i, j]) => [["delta", i, j], ["a", i - d * n, j - d * m]]),
-    what: (n, m, d) =>
-      `δ lies on the input, moved by ${place(0 - d * n, 0 - d * m)}. Each output used this tap once, on the input under its δ.`,
-    zeros: "on the zero padding",
-  },
-};
-
-const named = (name) => `<var class="${name}">${NAMES[name]}</var>`;
-const place = (i, j) => `(${signed(i)}, ${signed(j)})`;
-const nameOf = ([name, i, j]) => `${NAMES[name]}(${signed(i)},${signed(j)})`;
-const valueOf = ([name, i, j]) => arrays[name].get(i, j);
-const key = (name, i, j) => `${name},${i},${j}`;
-
 const options = { stride: 1, padding: 0, dilation: 1 };
 const lastAsked = { output: [2, 2], input: [2, 2], tap: [-1, -1] };
 let asked = "input";
 let pinned = false;
-let arrays;
 const narrow = matchMedia("(max-width: 1199px)"); // as in page.css
 
 const grids = {};
@@ -70,29 +17,32 @@ for (const [kind, { cells }] of Object.entries(KINDS)) {
   }
 }
 
-// The mouse asks where it is until a click pins the answer; the focus always asks, and so does a finger. Where only the
-// grids of one sum are shown, it takes a click to ask about another: they must not change under the mouse.
+// The mouse asks where it is until a click pins the answer; the keyboard's focus always asks, and so does a finger. Where
+// only the grids of one sum are shown, it takes a click to ask about another: they must not change under the mouse.
 function listen(table, kind) {
-  const ask = (target) => {
-    const cell = target.closest("td[tabindex]");
-    if (!cell) return;
+  const ask = (cell) => {
     asked = kind;
     lastAsked[kind] = [Number(cell.dataset.i), Number(cell.dataset.j)];
     draw();
-    // On a narrow screen only the grids of one sum are shown, and this one may just have gone.
-    if (cell === document.activeElement && !cell.offsetParent) grids[KINDS[kind].result].at(...lastAsked[kind]).cell.focus();
+    if (!cell.offsetParent) grids[KINDS[kind].result].at(...lastAsked[kind]).cell.focus(); // its grid has just gone
   };
-  table.addEventListener("pointerover", (event) => {
-    if (event.pointerType === "mouse" && !pinned && (kind === asked || !narrow.matches)) ask(event.target);
+  const on = (type, react) =>
+    table.addEventListener(type, (event) => {
+      const cell = event.target.closest("td[tabindex]");
+      if (cell) react(cell, event);
+    });
+  on("pointerover", (cell, { pointerType }) => {
+    if (pointerType === "mouse" && !pinned && (kind === asked || !narrow.matches)) ask(cell);
   });
-  table.addEventListener("focusin", (event) => {
+  on("focusin", (cell) => {
+    if (!cell.matches(":focus-visible")) return; // a click follows
     pinned = false;
-    ask(event.target);
+    ask(cell);
   });
-  table.addEventListener("click", (event) => {
-    if (!event.target.closest("td[tabindex]")) return;
-    pinned = !pinned && matchMedia("(hover: hover)").matches;
-    ask(event.target);
+  on("click", (cell) => {
+    const again = pinned && cell.matches(".here, .sum");
+    pinned = !again && matchMedia("(hover: hover)").matches;
+    ask(cell);
   });
 }
 
@@ -129,10 +79,11 @@ function nearest(places, [i, j]) {
   return places.reduce((best, each) => (distance(each) < distance(best) ? each : best));
 }
 
+const currentTerms = () => KINDS[asked].terms(...lastAsked[asked], options.dilation);
+
 function draw() {
   const kind = KINDS[asked];
-  const [i, j] = lastAsked[asked];
-  const terms = kind.terms(i, j, options.dilation);
+  const terms = currentTerms();
   byId("bench").dataset.asked = asked;
   document.querySelector(`input[name="kind"][value="${asked}"]`).checked = true;
   drawCells(kind, terms);
@@ -212,10 +163,10 @@ function drawTerms(terms) {
   container.classList.toggle("many", columns > 3);
   container.replaceChildren(
     ...terms.map(([left, right], index) => {
-      const product = valueOf(left) * valueOf(right);
+      const [one, other] = [signed(valueOf(left)), signed(valueOf(right))];
+      const product = signed(valueOf(left) * valueOf(right));
       const missing = [left, right].some(([name, i, j]) => !arrays[name].has(i, j));
-      const colour = (each, text) => make("span", { class: each[0] }, text);
-      const rightText = valueOf(right) < 0 ? `(${signed(valueOf(right))})` : signed(valueOf(right));
+      const colour = ([name], text) => make("span", { class: name }, text);
       return make(
         "button",
         {
@@ -224,23 +175,23 @@ function drawTerms(terms) {
           class: missing ? "term missing" : "term",
           "data-i": Math.floor(index / columns),
           "data-j": index % columns,
-          "aria-label": `${nameOf(left)} times ${nameOf(right)}: ${signed(valueOf(left))} times ${signed(valueOf(right))} = ${signed(product)}`,
+          "aria-label": `${nameOf(left)} times ${nameOf(right)}: ${one} times ${other} = ${product}`,
         },
         make("span", { class: "names" }, `${nameOf(left)}·${nameOf(right)}`),
-        make("span", { class: "factors" }, colour(left, signed(valueOf(left))), "·", colour(right, rightText)),
-        make("span", { class: "product" }, signed(product)),
+        make("span", { class: "factors" }, colour(left, one), "·", colour(right, valueOf(right) < 0 ? `(${other})` : other)),
+        make("span", { class: "product" }, product),
       );
     }),
   );
-  const light = (target) => {
-    const term = target?.closest(".term");
-    const pair = term ? terms[[...container.children].indexOf(term)].map((each) => key(...each)) : [];
-    for (const [name, { cells }] of Object.entries(grids)) {
-      for (const { i, j, cell } of cells.values()) cell.classList.toggle("pair", pair.includes(key(name, i, j)));
-    }
-  };
-  container.onpointerover = container.onfocusin = (event) => light(event.target);
-  container.onpointerleave = container.onfocusout = () => light(null);
+}
+
+// A term that is pointed at, or has the focus, shows which two numbers it multiplies.
+function drawPair(target) {
+  const index = [...byId("terms").children].indexOf(target?.closest(".term"));
+  const pair = (currentTerms()[index] ?? []).map((factor) => key(...factor));
+  for (const [name, { cells }] of Object.entries(grids)) {
+    for (const { i, j, cell } of cells.values()) cell.classList.toggle("pair", pair.includes(key(name, i, j)));
+  }
 }
 
 const choices = Object.entries(NUMBERS.convolution.choices).map(([name, values]) =>
@@ -271,4 +222,6 @@ byId("kinds").append(
   ),
 );
 moveByArrows(byId("terms"));
+for (const type of ["pointerover", "focusin"]) byId("terms").addEventListener(type, ({ target }) => drawPair(target));
+for (const type of ["pointerleave", "focusout"]) byId("terms").addEventListener(type, () => drawPair(null));
 chooseExample();
