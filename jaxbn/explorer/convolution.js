@@ -17,8 +17,9 @@ for (const [kind, { cells }] of Object.entries(KINDS)) {
   }
 }
 
-// The mouse asks where it is until a click pins the answer; the keyboard's focus always asks, and so does a finger. Where
-// only the grids of one sum are shown, it takes a click to ask about another: they must not change under the mouse.
+// The mouse asks where it is until a click pins the answer; the keyboard's focus always asks, and so does a finger.
+// Where only the grids of one sum are shown, it takes a click to ask about another, so that they do not change under
+// the mouse.
 function listen(table, kind) {
   const ask = (cell) => {
     asked = kind;
@@ -167,6 +168,7 @@ function drawTerms(terms) {
       const product = signed(valueOf(left) * valueOf(right));
       const missing = [left, right].some(([name, i, j]) => !arrays[name].has(i, j));
       const colour = ([name], text) => make("span", { class: name }, text);
+      const bracketed = valueOf(right) < 0 ? `(${other})` : other;
       return make(
         "button",
         {
@@ -178,7 +180,7 @@ function drawTerms(terms) {
           "aria-label": `${nameOf(left)} times ${nameOf(right)}: ${one} times ${other} = ${product}`,
         },
         make("span", { class: "names" }, `${nameOf(left)}·${nameOf(right)}`),
-        make("span", { class: "factors" }, colour(left, one), "·", colour(right, valueOf(right) < 0 ? `(${other})` : other)),
+        make("span", { class: "factors" }, colour(left, one), "·", colour(right, bracketed)),
         make("span", { class: "product" }, product),
       );
     }),

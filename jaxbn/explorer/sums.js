@@ -16,7 +16,8 @@ const KINDS = {
     formula: (d) => [`${named("C")}(i, j) =`, `Σₙ Σₘ ${named("a")}(i+${d}n, j+${d}m) · ${named("K")}(−n, −m)`],
     terms: (i, j, d) => PLACES_OF_TAPS.map(([n, m]) => [["a", i + d * n, j + d * m], ["K", -n, -m]]),
     what: (i, j) =>
-      `The kernel lies on the input, rotated by 180°, its centre on ${place(i, j)}. Each tap multiplies what is under it.`,
+      `The kernel lies on the input, rotated by 180°, its centre on ${place(i, j)}. ` +
+      "Each tap multiplies what is under it.",
     zeros: "on the zero padding",
   },
   input: {
@@ -41,7 +42,8 @@ const KINDS = {
     formula: (d) => [`${named("dK")}(n, m) =`, `Σᵢ Σⱼ ${named("delta")}(i, j) · ${named("a")}(i−${d}n, j−${d}m)`],
     terms: (n, m, d) => arrays.delta.places.map(([i, j]) => [["delta", i, j], ["a", i - d * n, j - d * m]]),
     what: (n, m, d) =>
-      `δ lies on the input, moved by ${place(0 - d * n, 0 - d * m)}. Each output used this tap once, on the input under its δ.`,
+      `δ lies on the input, moved by ${place(0 - d * n, 0 - d * m)}. ` +
+      "Each output used this tap once, on the input under its δ.",
     zeros: "on the zero padding",
   },
 };
