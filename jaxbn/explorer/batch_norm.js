@@ -74,7 +74,7 @@ function drawBatchNorm() {
   line.dots.forEach((dot, i) => (dot.style.left = along(C[i])));
   byId("moments").textContent =
     `μ = ${signed(mean, 3)}, σ² = ${signed(variance, 3)}, mean of δ = ${signed(meanDelta, 3)}, ` +
-    `mean of δ·(C−μ) = ${signed(meanProduct, 3)}, γ = ${signed(GAMMA, 1)}, ε = 10⁻⁵, m = ${C.length}`;
+    `mean of δ·(C−μ) = ${signed(meanProduct, 3)}, γ = ${signed(GAMMA, 1)}, ε = 10⁻⁵, m = ${C.length}. The band is μ ± σ.`;
   terms.forEach((term, i) => drawRow(rows[i], i, C[i], term, GRADIENTS[position][i]));
   const total = average(terms.map((term) => term.total)) * C.length;
   byId("batch-norm-check").textContent = `All six sums together: ${signed(Math.abs(total) < 5e-5 ? 0 : total, 4)}`;
