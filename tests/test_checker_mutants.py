@@ -13,7 +13,7 @@ from tests.cases import Case
 from tests.layers import BATCH_NORM, LAYERS, with_rule
 from tests.mutants import Mutant, mutated
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
 Check = Callable[..., Any]
 

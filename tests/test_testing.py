@@ -13,7 +13,7 @@ from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.cases import Case, conv_case, norm_case
 from tests.layers import BATCH_NORM, LAYERS, Layer
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
