@@ -42,7 +42,7 @@ def test_every_mutant_is_caught(mutant: Mutant) -> None:
 
 @pytest.mark.parametrize("mutant", FORWARDS, ids=str)
 def test_a_mutant_of_another_value_is_told_by_its_value(mutant: Mutant) -> None:
-    with mutated(mutant) as package, pytest.raises(ValueError, match="`fn` and `reference` differ in value, .* output"):
+    with mutated(mutant) as package, pytest.raises(ValueError, match="`fn` and `reference` differ in value"):
         check(package, mutant)
 
 
