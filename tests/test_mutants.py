@@ -36,6 +36,8 @@ def test_every_mutant_is_caught(mutant: Mutant) -> None:
     with mutated(mutant) as package:
         report = check(package, mutant)
     assert not report.passed
+    # Nor by an exception that has nothing to do with it: what the guess explains is a wrong shape.
+    assert all(failure.cause for failure in report.failures if failure.check in ("raises", "transformation"))
     if mutant.cause is not None:
         assert any(mutant.cause in cause for cause in report.causes), report.causes
 

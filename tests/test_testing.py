@@ -11,7 +11,7 @@ import pytest
 import jaxbn
 from jaxbn.testing import check_custom_vjp
 from tests.cases import norm_case
-from tests.layers import BATCH_NORM, LAYERS, Layer
+from tests.layers import BATCH_NORM, LAYERS, TRANSFORMS, Layer, with_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
@@ -22,7 +22,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name
 @dtypes
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_no_false_alarm(layer: Layer, dtype: Any) -> None:
-    assert check_custom_vjp(layer.rule, layer.forward, *layer.arrays(0, dtype)).passed
+    assert check_custom_vjp(layer.rule, layer.forward, *layer.arrays(0, dtype), transforms=TRANSFORMS[dtype]).passed
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
@@ -74,6 +74,15 @@ def test_functions_that_decide_on_values() -> None:
         return x if x > 0 else -x
 
     report = check_custom_vjp(absolute, jnp.abs, jnp.asarray(-2.0))
+    assert {"jit", "vmap", "scan"} <= {what for what, _ in report.unchecked}
+
+
+def test_a_backward_pass_that_decides_on_values() -> None:
+    def bwd(x: Any, dy: Any) -> Any:
+        return (dy if x > 0 else -dy,)
+
+    rule = with_rule(jnp.abs, lambda x: (jnp.abs(x), x), bwd)
+    report = check_custom_vjp(rule, jnp.abs, jnp.asarray(-2.0))
     assert {"jit", "vmap", "scan"} <= {what for what, _ in report.unchecked}
 
 

@@ -166,6 +166,31 @@ def test_cotangents_that_are_no_arrays() -> None:
     assert any("is a float, no array" in failure.message for failure in found)
 
 
+def test_one_leaf_copied_over_a_subtree() -> None:
+    """JAX takes the one cotangent for each array of the dictionary, without a word."""
+
+    def plain(params: Any) -> jax.Array:
+        return 2 * params["a"] + 3 * params["b"]
+
+    rule = with_rule(plain, lambda params: (plain(params), None), lambda _, dy: (2 * dy,))
+    (failure,) = failures(rule, plain, {"a": jnp.arange(3.0), "b": jnp.arange(3.0)})
+    assert failure.argument == "params['b']"
+
+
+def test_many_outputs_and_no_guess() -> None:
+    """There are a million ways to ignore some of twenty."""
+
+    def outputs(x: jax.Array) -> list[jax.Array]:
+        return [jnp.sin(k * x) for k in range(20)]
+
+    def bwd(x: jax.Array, dy: Any) -> Any:
+        return (sum(jnp.tanh(k + x) * d for k, d in enumerate(dy)),)
+
+    rule = with_rule(outputs, lambda x: (outputs(x), x), bwd)
+    (failure,) = with_argument(failures(rule, outputs, jnp.arange(1.0, 4.0), cotangents="gaussian"), "x")
+    assert failure.cause is None
+
+
 def test_weak_types() -> None:
     rule, plain = one_argument(lambda x, dy: (jnp.asarray(2.0) * 1.0,), lambda x: x * 2)
     found = failures(rule, plain, jnp.asarray(1.5, jnp.float32).astype(jnp.float64), cotangents="constant")
