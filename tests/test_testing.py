@@ -118,6 +118,13 @@ def test_large_numbers_and_small_ones() -> None:
     assert any("not finite there in float16" in why for _, why in report.unchecked)
 
 
+def test_near_the_kink_of_a_relu() -> None:
+    """Beyond it the remainder of the reference's expansion falls with slope 1."""
+    for near in (1e-2, 1e-4, 1e-5):
+        x = jnp.asarray([1.0, -near, 2.0, near])
+        assert check_custom_vjp(jax.nn.relu, jax.nn.relu, x, transforms=(), cotangents="gaussian").passed
+
+
 def test_outputs_that_are_infinite() -> None:
     """As of a row that is masked as a whole, in every dtype."""
     x = np.full((2, 3), -np.inf)
