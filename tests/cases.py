@@ -6,7 +6,7 @@ arrays alone, for the public operation or for its reference, so that every test 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, product
 from types import ModuleType
@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from tests.spread import spread
 
 Shape = tuple[int, ...]
 
@@ -47,6 +49,11 @@ class Case:
             arrays.append(jnp.asarray(values, dtype))
         return arrays
 
+    @property
+    def plain(self) -> "Case":
+        """The same numbers by plain JAX, which chooses no algorithm and has all in one place."""
+        return replace(self, options={k: v for k, v in self.options.items() if k not in ("algorithm", "spread")})
+
     def function(self, module: ModuleType) -> Callable[..., list[jax.Array]]:
         """The floating-point outputs as a function of the arrays, in `names`' order; the same one at every call."""
         key = (str(self), module.__name__)
@@ -61,6 +68,8 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., list[jax.Array]]] = {}
 
 def call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[jax.Array]:
     given, options = dict(zip(case.names, arrays, strict=True)), dict(case.options)
+    if "spread" in options:
+        operation = spread(options.pop("spread"), operation)
     if "where" in options:
         options["where"] = mask(options["where"], arrays[0].shape, options.get("axis", -1))
     outputs = operation(*(given.get(name) for name in case.shapes), **options)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+from tests.compiled import compiled_in
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,3 +19,10 @@ def quickly_compiled() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For modules that compile the same programs again, as those that check many rules by one reference."""
+    with compiled_in(tmp_path_factory.getbasetemp() / "compiled"):  # of this process; all its modules share it
+        yield

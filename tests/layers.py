@@ -10,6 +10,15 @@ import numpy as np
 
 Function = Callable[..., Any]
 
+# What right rules are checked under: in float32 all there is. In another dtype digits can be wrong beside, of a second
+# derivative above all.
+TRANSFORMS: dict[Any, Any] = {
+    jnp.float32: "all",
+    jnp.bfloat16: "grad of grad",
+    jnp.float16: "vmap of the pullback",
+    jnp.float64: (),
+}
+
 
 def with_rule(forward: Function, fwd: Function, bwd: Function) -> Function:
     """``forward`` under its own name, with a derivative by hand."""

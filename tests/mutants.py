@@ -2,9 +2,10 @@
 
 A mutant is a small change to the text of one module. `mutated` imports the package afresh with that module compiled
 from the changed text, so that nothing that was compiled before is met again; a text that is not found, or found twice,
-is an error. The mistakes leave the forward as it is: what is wrong is the derivative alone.
+is an error. Most mistakes leave the forward as it is: what is wrong is the derivative alone.
 
-`tests.mutants_of_convolution` and `tests.mutants_of_normalisation` are the tables.
+The tables are `tests.mutants_of_convolution`, `tests.mutants_of_normalisation`, `tests.mutants_of_fused` and, of what
+computes another value as well, `tests.mutants_of_forwards`.
 """
 
 import importlib

@@ -20,6 +20,8 @@ PLAIN = conv((5, 4, 6, 2), (3, 2, 2, 4))
 FLIPPED = conv((2, 5, 5, 3), (3, 3, 3, 3), flip_kernel=True)
 # Three outputs along each axis whichever of stride and dilation is which.
 STRIDE_AND_DILATION = conv((2, 7, 7, 2), (3, 3, 2, 3), stride=(1, 2), dilation=(2, 1))
+# The last row is in no window.
+LEFT_OVER = conv((2, 6, 5, 3), (3, 2, 3, 4), stride=(2, 1))
 # A cube of one shape with its kernel.
 CUBE = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME)
 SEVERAL_GROUPS = conv((2, 5, 4, 10), (3, 2, 5, 10), groups=2)
@@ -56,6 +58,11 @@ def after(line: str, change: str) -> tuple[str, str]:
     return line, line + f"    {change}\n"
 
 
+def of_bfloat16(line: str) -> str:
+    """The line with both operands in bfloat16, in which it is summed then."""
+    return line.replace(").astype", ")).astype").replace("*like", "*(each.astype('bfloat16') for each in like")
+
+
 SIGN, FACTOR, ZERO = "the sign: got is", "a constant factor: got is ", "zero: nothing comes back"
 
 CONVOLUTION = [
@@ -89,7 +96,7 @@ CONVOLUTION = [
     ),
     of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("(dy, x)", "(dy[:-1], x[:-1])")),
     of_rule("dbias: not summed", DBIAS, "dy", cause="a missing sum over a broadcast axis"),
-    of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy[:, :3], 1"), SQUARE),
+    of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy, 1"), CUBE, "axes 1 and 3 are exchanged"),
     Mutant("dbias: mean over an axis", "channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
     # Flips and transpositions.
     of_rule("dx: kernel not flipped", OPERANDS, OPERANDS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
@@ -213,6 +220,7 @@ CONVOLUTION = [
         ),
         cause="it is zero at [3] of the 4 indices of axis 1",
     ),
+    of_rule("dx: rows that the stride leaves over dropped", *after(DX, "dx = dx[:, :-1]"), LEFT_OVER, "rows"),
     # Algorithms.
     Mutant(
         "patches: dx shifted",
@@ -320,6 +328,11 @@ CONVOLUTION = [
     ),
     of_rule(
         "dkernel in float16", *after(DKERNEL, "dkernel = dkernel.astype('float16').astype(x.dtype)"), cause="float16"
+    ),
+    of_rule("dkernel: summed in bfloat16", DKERNEL, of_bfloat16(DKERNEL), cause="bfloat16"),
+    of_rule("dx: summed in bfloat16", DX, of_bfloat16(DX), cause="bfloat16"),
+    of_rule(
+        "dbias: summed in bfloat16", DBIAS, "dy.astype('bfloat16').sum((0, 1, 2)).astype(bias.dtype)", cause="bfloat16"
     ),
     of_rule("dbias in float32", DBIAS, "channel_sum(dy)", dtype=jnp.bfloat16),
     Mutant(

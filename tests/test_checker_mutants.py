@@ -13,7 +13,7 @@ from tests.cases import Case
 from tests.layers import BATCH_NORM, LAYERS, with_rule
 from tests.mutants import Mutant, mutated
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
 Check = Callable[..., Any]
 
@@ -51,6 +51,10 @@ def right_to_rounding(check: Check) -> Any:
     return check(rule, lambda x: 2 * x, jnp.arange(1.0, 9.0, dtype=jnp.float32))
 
 
+def right_near_a_kink(check: Check) -> Any:
+    return check(jax.nn.relu, jax.nn.relu, jnp.asarray([1.0, -1e-4, 2.0, 1e-4]))
+
+
 def stopped_reference(check: Check) -> Any:
     def function(x: jax.Array) -> jax.Array:
         return jnp.sin(x) * jax.lax.stop_gradient(x)
@@ -74,6 +78,7 @@ def right(x: jax.Array, dy: jax.Array) -> Any:
 PROBES: dict[str, Callable[[Check], Any]] = {
     "right": right_gelu,
     "right to rounding": right_to_rounding,
+    "right near a kink": right_near_a_kink,
     "right in float64": lambda check: of_sine(check, right, jnp.float64),
     "sign": lambda check: of_sine(check, lambda x, dy: (-jnp.cos(x) * dy,)),
     "sign of the last": lambda check: of_batch_norm(check, lambda dx, dgamma, dbeta: (dx, dgamma, -dbeta)),
@@ -113,6 +118,7 @@ def outcome(check: Check, probe: str) -> Any:
 EXPECTED: dict[str, Any] = {
     "right": [],
     "right to rounding": [],
+    "right near a kink": [],
     "right in float64": [],
     "sign": ["gradient"],
     "sign of the last": ["gradient"],
@@ -196,6 +202,7 @@ MUTANTS = [
         "other function",
     ),
     CheckerMutant("any slope will do", "taylor", "slope < 1.5", "slope < 0.5", "reference"),
+    CheckerMutant("a remainder that vanishes", "taylor", "> 16 * noise", "< 0", "right near a kink"),
     CheckerMutant("NaN is expected to spread", "isolation", "if mine - theirs:", "if theirs - mine:", "spread"),
     CheckerMutant(
         "transformations are not compared", "transformations", "collector.judge(trials,", "collector.judge((),", "vmap"

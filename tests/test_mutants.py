@@ -1,7 +1,6 @@
 """Every mutant of the rules is caught by `check_custom_vjp`, and the guess names the mistake where there is a name."""
 
 import sys
-from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -12,18 +11,19 @@ from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.cases import Case, call
 from tests.mutants import Mutant, MutantGoneError, mutated
 from tests.mutants_of_convolution import CONVOLUTION
+from tests.mutants_of_forwards import FORWARDS
+from tests.mutants_of_fused import FUSED
 from tests.mutants_of_normalisation import NORMALISATION
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
-MUTANTS = [*CONVOLUTION, *NORMALISATION]
+MUTANTS = [*CONVOLUTION, *NORMALISATION, *FUSED]
 
 
 def check(package: ModuleType, mutant: Mutant) -> VjpReport:
     case = mutant.case
     rule = partial(call, case, getattr(package, case.operation))
-    options = {name: value for name, value in case.options.items() if name != "algorithm"}  # plain JAX has none
-    reference = replace(case, options=options).function(jaxbn.reference)
+    reference = case.plain.function(jaxbn.reference)
     arrays = case.arrays(dtype=mutant.dtype)
     families = ("gaussian", "constant", "each output alone")
     return check_custom_vjp(
@@ -36,11 +36,19 @@ def test_every_mutant_is_caught(mutant: Mutant) -> None:
     with mutated(mutant) as package:
         report = check(package, mutant)
     assert not report.passed
+    # Nor by an exception that has nothing to do with it: what the guess explains is a wrong shape.
+    assert all(failure.cause for failure in report.failures if failure.check in ("raises", "transformation"))
     if mutant.cause is not None:
         assert any(mutant.cause in cause for cause in report.causes), report.causes
 
 
-@pytest.mark.parametrize("case", {str(mutant.case): mutant.case for mutant in MUTANTS}.values(), ids=str)
+@pytest.mark.parametrize("mutant", FORWARDS, ids=str)
+def test_a_mutant_of_another_value_is_told_by_its_value(mutant: Mutant) -> None:
+    with mutated(mutant) as package, pytest.raises(ValueError, match="`fn` and `reference` differ in value"):
+        check(package, mutant)
+
+
+@pytest.mark.parametrize("case", {str(mutant.case): mutant.case for mutant in [*MUTANTS, *FORWARDS]}.values(), ids=str)
 def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
     mutant = Mutant("none", "conv.rules", "", "", case)
     assert check(jaxbn, mutant).passed
@@ -49,7 +57,7 @@ def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
 def test_there_are_as_many_as_are_meant_to_be() -> None:
     assert len(CONVOLUTION) >= 40
     assert len(NORMALISATION) >= 40
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert len({mutant.name for mutant in [*MUTANTS, *FORWARDS]}) == len(MUTANTS) + len(FORWARDS)
     assert sum(mutant.cause is not None for mutant in MUTANTS) >= len(MUTANTS) * 2 / 3
 
 

@@ -20,7 +20,7 @@ from jaxbn._testing.collector import Progress
 from jaxbn.testing import VjpMismatch, VjpReport, check_custom_vjp
 from tests.layers import BATCH_NORM, LAYERS, with_rule
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent

@@ -29,7 +29,7 @@ def _explained(
 ) -> Failure:
     names = [leaf.name for leaf in problem.inputs]
     if failure.check != "gradient" or failure.transformation:
-        cause = None
+        cause = failure.cause
         if failure.transformation and failure.error is not None and failure.argument not in wrong:
             cause = f"only under {failure.transformation}: without it the gradient is right"
         return replace(failure, cause=cause, reproduce=program(failure, problem, None, seed))
@@ -63,6 +63,9 @@ def cause_of_exception(message: str) -> str | None:
     if len(shapes) < 2 or shapes[0] == shapes[1]:
         return None
     got, want = shapes[:2]
+    if len(got) == len(want) and all(a <= b for a, b in zip(got, want, strict=True)) and 1 not in got:
+        axes = [axis for axis, (a, b) in enumerate(zip(got, want, strict=True)) if a < b]
+        return f"a part is missing: {list(got)} lacks entries of {list(want)} along {axes}, such as rows left over"
     if len(got) > len(want) or any(a > b == 1 for a, b in zip(got, want, strict=False)):
         try:
             broadcast = np.broadcast_shapes(got, want) == got

@@ -140,8 +140,9 @@ def _require_real(name: str, value: jax.Array) -> None:
             f"check_custom_vjp: `{name}` has dtype {value.dtype}; it must be real: "
             "give the real and the imaginary part as two arguments"
         )
-    if is_floating(value) and bool(jnp.any(jnp.isnan(value))):
-        place = tuple(int(index[0]) for index in np.nonzero(np.isnan(np.asarray(value, np.float64))))
+    nan = np.isnan(np.asarray(value).astype(np.float64)) if is_floating(value) else np.False_
+    if np.any(nan):
+        place = tuple(int(index[0]) for index in np.nonzero(nan))
         raise ValueError(
             f"check_custom_vjp: `{name}` is NaN at {place}; nothing can be told from NaN. "
             "The check of isolation plants one of its own"

@@ -15,15 +15,19 @@ from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
 from jaxbn._testing.report import Failure
 
 
-def check_structure(collector: Collector, seed: int) -> None:
-    """Without ``jit``, whose outputs are arrays of some dtype whatever the rule returns."""
+def check_structure(collector: Collector, seed: int, *, jit: bool) -> None:
+    """Of what the rule itself returns: what comes out of `jax.jit` are arrays of some dtype whatever goes in.
+
+    To know it, tracing is enough, where the rule can be traced.
+    """
     problem = collector.problem
     leaves = [*problem.inputs, *problem.integers]
-    cotangents = _cotangents(problem, problem.fn, leaves, seed)
+    cotangents = _cotangents(problem, problem.fn, leaves, seed, jit=jit)
     primals = [problem.flat[leaf.place] for leaf in leaves]
     autodiff = cotangents
     if any(_weak(got) != _weak(primal) for got, primal in zip(cotangents, primals, strict=True)):
-        autodiff = _cotangents(problem, problem.reference, leaves, seed)  # which loses the weak type at times as well
+        # Which loses the weak type at times as well.
+        autodiff = _cotangents(problem, problem.reference, leaves, seed, jit=jit)
     for leaf, got, plain, primal in zip(leaves, cotangents, autodiff, primals, strict=True):
         dtype = leaf.dtype if leaf in problem.inputs else jax.dtypes.float0
         for message in _faults(got, plain, primal, dtype):
@@ -32,7 +36,7 @@ def check_structure(collector: Collector, seed: int) -> None:
     collector.checked.append("shapes, dtypes and weak types of cotangents")
 
 
-def _cotangents(problem: Problem, function: Function, leaves: Sequence[Leaf], seed: int) -> list[Any]:
+def _cotangents(problem: Problem, function: Function, leaves: Sequence[Leaf], seed: int, *, jit: bool) -> list[Any]:
     def of_leaves(arrays: Sequence[jax.Array]) -> list[jax.Array]:
         flat = list(problem.flat)
         for leaf, array in zip(leaves, arrays, strict=True):
@@ -40,8 +44,17 @@ def _cotangents(problem: Problem, function: Function, leaves: Sequence[Leaf], se
         outputs = function(*jax.tree.unflatten(problem.tree, flat))
         return [leaf for leaf in jax.tree.leaves(outputs) if is_floating(leaf)]
 
-    _, vjp = jax.vjp(of_leaves, [problem.flat[leaf.place] for leaf in leaves])
-    return vjp(gaussian(problem.outputs, seed, 0).arrays)[0]
+    returned: list[Any] = []
+
+    def run(arrays: Sequence[jax.Array], dy: Sequence[jax.Array]) -> None:
+        returned.extend(jax.vjp(of_leaves, list(arrays))[1](list(dy))[0])
+
+    arrays, dy = [problem.flat[leaf.place] for leaf in leaves], gaussian(problem.outputs, seed, 0).arrays
+    if jit:
+        jax.eval_shape(run, arrays, dy)
+    else:
+        run(arrays, dy)
+    return returned
 
 
 def _faults(got: Any, autodiff: Any, primal: jax.Array, dtype: Any) -> list[str]:

@@ -62,6 +62,9 @@ def _slope(truth: Truth, arrays: Any, place: int, direction: Any, dy: Any, gradi
     remainders = np.abs(changes - STEPS * derivative)
     noise = 1e-13 * float(np.sum(np.abs(start)) + np.sum(np.abs(np.concatenate([np.ravel(d) for d in dy]))))
     seen = np.isfinite(remainders) & (remainders > noise)
+    lost = [k for k in range(len(STEPS) - 1) if seen[k] and remainders[k + 1] <= noise]
+    if any(remainders[k] > 16 * noise for k in lost):
+        return 2.0  # Nothing is left at once: as of a ReLU, between whose kinks there is no remainder.
     pairs = [k for k in range(len(STEPS) - 1) if seen[k] and seen[k + 1]]
     if not pairs:
         return 2.0

@@ -86,7 +86,7 @@ def run_vmap_over(places: Sequence[int]) -> Run:
         first = members[0].arrays
         axes = [min(1, array.ndim) if place in places else None for place, array in enumerate(first)]
         arrays = [
-            array if axis is None else jnp.stack([member.arrays[place] for member in members], axis)
+            array if axis is None else np.stack([member.arrays[place] for member in members], axis)
             for place, (array, axis) in enumerate(zip(first, axes, strict=True))
         ]
         dy = _stacked([member.dy for member in members])
@@ -126,9 +126,11 @@ def run_sharded(view: Function, members: Sequence[Member]) -> list[Vectors]:
     return [[jnp.asarray(np.asarray(array)) for array in each] for each in gradients]
 
 
-def _stacked(lists: Sequence[Vectors]) -> Vectors:
-    return [jnp.stack(arrays) for arrays in zip(*lists, strict=True)]
+def _stacked(lists: Sequence[Vectors]) -> list[np.ndarray]:
+    # By NumPy, which compiles nothing.
+    return [np.stack(arrays) for arrays in zip(*lists, strict=True)]
 
 
 def _apart(arrays: Vectors, count: int) -> list[Vectors]:
-    return [[array[number] for array in arrays] for number in range(count)]
+    whole = list(map(np.asarray, arrays))
+    return [[array[number] for array in whole] for number in range(count)]
