@@ -122,7 +122,8 @@ def batch_norm_relu_conv(
         rectified=True,
     )
     conv = ConvConfig(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
-    gamma, beta = along_devices(x, norm.axis, gamma, beta)
+    gamma, beta = along_devices(norm, x, gamma, beta)
+    kernel, bias = (kernel, bias) if norm.devices is None else norm.devices.own(kernel, bias)
     arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.names)
     outputs: Any = _batch_norm_relu_conv((norm, conv), *arrays)
     return outputs

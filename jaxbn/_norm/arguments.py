@@ -74,6 +74,7 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     return sharded_as(sharding(x), where.reshape(shape))
 
 
-def along_devices(x: jax.Array, axis: int, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
-    """The vectors spread over a mesh of explicit axes as ``x``'s channels are."""
-    return tuple(sharded_as([sharding(x)[axis]], vector) for vector in vectors)
+def along_devices(config: Config, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
+    """The vectors spread over a mesh of explicit axes as ``x``'s channels are, or one for each member of `jax.vmap`."""
+    along = [sharded_as([sharding(x)[config.axis]], vector) for vector in vectors]
+    return tuple(along) if config.devices is None else config.devices.own(*along)

@@ -32,6 +32,17 @@ class Devices(NamedTuple):
         is_one = groups is None and frozenset(self.names) <= varying(x)
         return lax.all_gather(x, self.names, axis_index_groups=groups, to="invarying" if is_one else "varying")
 
+    def own(self, *parameters: jax.Array | None) -> tuple[Any, ...]:
+        """The parameters, under `jax.vmap` a copy for each member.
+
+        What members share JAX gives one cotangent, and from 0.12 on refuses a rule that makes one of each member while
+        another output, the moments, is shared. Of copies there is one each, and the copying's transpose is their sum.
+        """
+        if self.in_mesh:
+            return parameters
+        zero = 0 * sum((lax.axis_index(name) for name in self.names), start=jnp.int32(0))
+        return tuple(None if each is None else each + zero.astype(each.dtype) for each in parameters)
+
     def sums(self, each: jax.Array, known: jax.Array) -> jax.Array:
         """The sums over the devices of what each has, and of the cotangents of what all know; from one exchange."""
         if self.one_cotangent:

@@ -76,7 +76,7 @@ def batch_norm_inference(
     function = "batch_norm_inference"
     x, mean, var, gamma, beta = as_arrays(function, x=x, mean=mean, var=var, gamma=gamma, beta=beta)
     config = common_config(function, x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
-    vectors = along_devices(x, config.axis, mean, var, gamma, beta)
+    vectors = along_devices(config, x, mean, var, gamma, beta)
     y: Any = _batch_norm_inference(config, *vary_alike(x, *vectors))
     return y
 

@@ -109,7 +109,7 @@ def checked_training(function: str, x: Any, gamma: Any, beta: Any, where: Any, *
     """The core with what the public function was given."""
     x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
     config = training_config(function, x, gamma, beta, **options)
-    gamma, beta = along_devices(x, config.axis, gamma, beta)
+    gamma, beta = along_devices(config, x, gamma, beta)
     return training(config, *vary_alike(x, gamma, beta, as_mask(function, where, x), over=config.names))
 
 

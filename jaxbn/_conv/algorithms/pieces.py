@@ -1,9 +1,9 @@
 """A large batch on the CPU, a few images after the other.
 
 XLA's CPU convolution first writes its operands anew: padded, spread for a stride, and for the kernel's gradient in
-another order. Of a large batch these copies are memory to be fetched from the system, and cold when it is read; of a few
-images they stay in the cache. On several devices the batch is theirs to divide. What has one or three dimensions XLA
-computes in other ways, which are no faster for it.
+another order. Of a large batch these copies are memory to be fetched from the system, and cold when it is read; of a
+few images they stay in the cache. On several devices the batch is theirs to divide. What has one or three dimensions
+XLA computes in other ways, which are no faster for it.
 """
 
 from collections.abc import Callable
