@@ -74,11 +74,15 @@ def count(given: argparse.Namespace) -> dict[str, Any]:
     for seed in range(found["seeds"], given.seeds):
         if time.monotonic() - started > given.seconds:
             break
-        name, report = check(seed)
-        if report.passed:
-            found["passed"][name] = found["passed"].get(name, 0) + 1
+        try:
+            name, report = check(seed)
+        except ValueError as refusal:  # of a right rule
+            found["alarms"][str(seed)] = str(refusal)
         else:
-            found["alarms"][str(seed)] = f"{name}\n{report}"
+            if report.passed:
+                found["passed"][name] = found["passed"].get(name, 0) + 1
+            else:
+                found["alarms"][str(seed)] = f"{name}\n{report}"
         found["seeds"] = seed + 1
         print(
             f"\r{seed + 1} of {given.seeds} seeds, {len(found['alarms'])} alarms", end="", file=sys.stderr, flush=True

@@ -15,6 +15,9 @@ from jaxbn._testing.precision import FLOAT64, budget, in_float64, score
 from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
 from jaxbn._testing.report import Failure
 
+DRAWS = 4
+"""Of the arguments' last bits."""
+
 
 def with_outputs(problem: Problem) -> Problem:
     """The problem with its outputs; raises ``ValueError`` unless both functions' are of one structure."""
@@ -65,9 +68,10 @@ def check_values(problem: Problem, sides: Sides, *, jit: bool) -> tuple[list[np.
     plain = _float64_rounding(problem, sides, exact, plain, zeros)
     budgets = []
     size = sum(leaf.size for leaf in problem.inputs)
-    for leaf, got, want, autodiff in zip(problem.outputs, ours, exact, plain, strict=True):
+    moved = _moved_by_rounding(problem, sides, exact, zeros)
+    for leaf, got, want, autodiff, change in zip(problem.outputs, ours, exact, plain, moved, strict=True):
         found = score(leaf, doubled(got), want, autodiff, 1.0)
-        allowed = budget(leaf, [found], size)
+        allowed = max(budget(leaf, [found], size), 8 * change)
         if found.error > allowed:
             raise ValueError(
                 f"check_custom_vjp: `fn` and `reference` differ in value, so their gradients cannot be compared: "
@@ -89,6 +93,31 @@ def _require_float64(problem: Problem) -> None:
             "check_custom_vjp: `reference` returns narrower arrays than float64 when its arguments are float64; "
             "it must compute in its arguments' dtype, so that it can be the truth"
         )
+
+
+def _moved_by_rounding(problem: Problem, sides: Sides, exact: Sequence[np.ndarray], zeros: Any) -> list[float]:
+    """How far each output moves when the arguments' last bits do: a sum that cancels is no more certain than that.
+
+    Of a gradient many cotangents tell how large its terms are. Of a value there is one.
+    """
+    generator = np.random.default_rng(0)
+    moved = [0.0] * len(exact)
+    for _ in range(DRAWS):
+        outputs = sides.exact([_nudged(array, generator) for array in problem.arrays], zeros)[0]
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            changes = [np.abs(there - here) for there, here in zip(outputs, exact, strict=True)]
+        moved = [
+            max(most, np.max(each[np.isfinite(each)], initial=0.0)) for most, each in zip(moved, changes, strict=True)
+        ]
+    return moved
+
+
+def _nudged(array: Any, generator: np.random.Generator) -> np.ndarray:
+    """Every finite entry's neighbour above or below."""
+    array = np.asarray(array)
+    infinity = np.asarray(np.inf, array.dtype)
+    up = generator.random(array.shape) < 0.5
+    return np.where(np.isfinite(array), np.nextafter(array, np.where(up, infinity, -infinity)), array)
 
 
 def _float64_rounding(problem: Problem, sides: Sides, exact: Any, plain: Any, zeros: Any) -> list[np.ndarray]:
