@@ -1,7 +1,6 @@
 """`docs/derivation.md`: its examples run, its links lead somewhere, its errata are complete, its figures are right."""
 
 import ast
-import doctest
 import os
 import re
 import subprocess
@@ -49,13 +48,8 @@ ERRATA = [
 
 
 def test_examples_run() -> None:
-    result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
-    assert result.attempted > 140
-    assert result.failed == 0
-
-
-def test_examples_run_for_a_reader() -> None:
     """By the command on the page, with none of the tests' settings."""
+    assert TEXT.count("\n>>> ") > 140
     (command,) = re.findall(r"`python (-m doctest \S+)`", TEXT)
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, env=env, capture_output=True, text=True)

@@ -5,6 +5,7 @@ import importlib
 import io
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -117,14 +118,12 @@ def plain_loss(params: cnn.Params, running: cnn.State, images: jax.Array, labels
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-@pytest.mark.parametrize("variant", range(5))
-def test_a_member_is_what_it_is_alone(quick: tuple[Any, Path, str], variant: int) -> None:
+def test_a_member_is_what_it_is_alone(quick: tuple[Any, Path, str]) -> None:
     """Where the learning rate is at most 1, over twenty steps; where it is 30 and β reaches its bound, over five."""
     sweep, *_ = quick
-    for place, steps in enumerate((20, 20, 20, 5)):
-        for seed in range(2):
-            want = alone(variant, float(sweep.rates[place]), seed, steps)
-            np.testing.assert_allclose(sweep.record.loss[variant, place, seed, :steps], want, rtol=1e-8)
+    for variant, (place, steps), seed in product(range(5), enumerate((20, 20, 20, 5)), range(2)):
+        want = alone(variant, float(sweep.rates[place]), seed, steps)
+        np.testing.assert_allclose(sweep.record.loss[variant, place, seed, :steps], want, rtol=1e-8)
 
 
 def numpy_layers(
