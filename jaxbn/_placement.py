@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def vary_alike(*arrays: Any, over: Iterable[Any] = ()) -> tuple[Any, ...]:
@@ -32,12 +33,23 @@ def sharding(array: jax.Array) -> tuple[Any, ...]:
     return tuple(jax.typeof(array).sharding.spec)
 
 
-def sharded_as(wanted: Iterable[Any], array: Any) -> Any:
-    """The array with the wanted sharding, but for axes of length one; ``None`` stays ``None``."""
+def sharded_as(like: jax.Array, array: Any, axes: Iterable[int] | None = None) -> Any:
+    """The array with the sharding of ``like``, or of some of its axes, but where it is broadcast; ``None`` stays so."""
     if array is None:
         return None
-    wanted = tuple(None if size == 1 else axes for axes, size in zip(wanted, array.shape, strict=True))
-    return array if sharding(array) == wanted else jax.sharding.reshard(array, PartitionSpec(*wanted))
+    axes = range(like.ndim) if axes is None else axes
+    along = zip(axes, array.shape, strict=True)
+    wanted = tuple(sharding(like)[axis] if size == like.shape[axis] else None for axis, size in along)
+    if sharding(array) == wanted:
+        return array
+    mesh = next(mesh for mesh in map(_mesh, (like, array)) if not mesh.empty)
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec(*wanted)))
+
+
+def _mesh(array: jax.Array) -> Any:
+    """An array's own mesh, which need not be the one that is set; a tracer's type has but its shape."""
+    own = jax.typeof(array) if isinstance(array, Tracer) else array
+    return getattr(own.sharding, "mesh", jax.typeof(array).sharding.mesh)
 
 
 def _over(axes: frozenset[Any], array: jax.Array) -> jax.Array:

@@ -45,17 +45,17 @@ def constrain_beta(
         layers: Which layers to constrain; ``None`` is each that has both names. Elsewhere than in jaxbn the names are
             not those of batch norms alone: a layer norm of Flax has the same ones. Then give labels, or a function from
             a layer's path, such as ``"blocks/0/norm"``, to whether it counts. A label is a path or the end of one, with
-            wildcards: ``"BatchNorm_*"`` is each `flax.linen.BatchNorm` without a name. A layer chosen so may lack γ
-            (Flax's ``use_scale=False``): its σ is one.
+            wildcards: ``"BatchNorm_*"`` is each `flax.linen.BatchNorm` without a name. A layer chosen so may have
+            nothing but β (Flax's ``use_scale=False``): its σ is one.
 
     Returns:
         The transformation. It keeps no state; its update needs the parameters.
 
     Raises:
-        TypeError: ``k`` is not a real number.
+        TypeError: ``k`` is not a real number, ``names`` are not two strings, or ``layers`` are no labels.
         ValueError: ``k`` is an array of another shape than (), not above zero, or NaN. From ``init`` and ``update``:
-            the parameters have no such layer, or a label matches none; a γ has another shape than its β; there are no
-            parameters.
+            the parameters have no such layer, or a label matches none; a γ is masked or has another shape than its β;
+            there are no parameters.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -70,6 +70,8 @@ def constrain_beta(
         Deck, D12. The idiom is that of `optax.keep_params_nonnegative`.
     """
     _check_k(k)
+    _check_names(names)
+    _check_layers(layers)
 
     def init(params: optax.Params) -> optax.OptState:
         _find_layers(params, names, layers)
@@ -80,7 +82,7 @@ def constrain_beta(
     ) -> tuple[optax.Updates, optax.OptState]:
         if params is None:
             raise ValueError("constrain_beta: `params` is None; call update(updates, state, params)")
-        leaves, structure = jax.tree.flatten(params, is_leaf=_is_none)
+        leaves, structure = jax.tree.flatten(params, is_leaf=_is_leaf)
         new = structure.flatten_up_to(updates)
         for path, (gamma_place, beta_place) in _find_layers(params, names, layers).items():
             beta, sigma = jnp.asarray(leaves[beta_place]), jnp.ones((), jnp.float32)
@@ -148,19 +150,24 @@ class _Layer(NamedTuple):
 def _find_layers(params: optax.Params, names: tuple[str, str], layers: Layers | None) -> dict[str, _Layer]:
     """The chosen layers, by path."""
     gamma_name, beta_name = names
-    leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_none)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_leaf)[0]
     # The parameters of nnx are in variables, which add a key to the path.
     paths = [jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value") for path, _ in leaves]
     places, found = {path: place for place, path in enumerate(paths)}, {}
     for beta, path in enumerate(paths):
         layer, slash, name = path.rpartition("/")
         gamma = places.get(layer + slash + gamma_name)
-        if name == beta_name and leaves[beta][1] is not None and (gamma is not None or layers is not None):
+        is_norm = gamma is not None or (layers is not None and _is_alone(layer + slash, paths))
+        if name == beta_name and _is_there(leaves[beta][1]) and is_norm:
             found[layer] = _Layer(None if gamma is None or leaves[gamma][1] is None else gamma, beta)
     if not found:
         wanted = f"{gamma_name!r} beside a {beta_name!r}" if layers is None else repr(beta_name)
         raise ValueError(f"constrain_beta: `params` has no {wanted}; `names` must be what γ and β are called there")
-    return {path: found[path] for path in _choose(list(found), layers)}
+    chosen = {path: found[path] for path in _choose(list(found), layers)}
+    for layer, (gamma, _) in chosen.items():
+        if gamma is not None and isinstance(leaves[gamma][1], optax.MaskedNode):
+            raise ValueError(f"constrain_beta: {gamma_name!r} of layer {layer!r} is masked; σ is its absolute value")
+    return chosen
 
 
 def _choose(found: list[str], layers: Layers | None) -> list[str]:
@@ -199,5 +206,28 @@ def _check_k(k: Any) -> None:
         raise ValueError(f"constrain_beta: `k` is {k!r}; it must be above zero")
 
 
-def _is_none(value: Any) -> bool:
-    return value is None
+def _check_names(names: Any) -> None:
+    if not (isinstance(names, (tuple, list)) and len(names) == 2 and all(isinstance(name, str) for name in names)):
+        raise TypeError(f"constrain_beta: `names` is {names!r}; it must be two strings, what γ and β are called")
+
+
+def _check_layers(layers: Any) -> None:
+    labels = [layers] if isinstance(layers, str) else layers
+    if layers is None or callable(layers):
+        return
+    if not (isinstance(labels, (tuple, list)) and all(isinstance(label, str) and label for label in labels)):
+        raise TypeError(f"constrain_beta: `layers` is {layers!r}; it must be labels, a function of a path, or None")
+
+
+def _is_alone(layer: str, paths: Sequence[str]) -> bool:
+    """Whether a layer has one parameter: a β behind no γ, and not a convolution's bias."""
+    return sum(path.startswith(layer) for path in paths) == 1
+
+
+def _is_there(value: Any) -> bool:
+    return not _is_leaf(value)
+
+
+def _is_leaf(value: Any) -> bool:
+    """What stands for a parameter that is not there is a leaf too, lest it be overlooked."""
+    return value is None or isinstance(value, optax.MaskedNode)

@@ -104,3 +104,29 @@ def test_what_is_not_spread_as_x_is_is_brought_there(spec: P, mask: tuple[int, .
     assert_close(
         jax.tree.map(np.asarray, jax.tree.leaves(got)), jax.tree.leaves(want), 1e-11, ("loss", "x", "gamma", "beta")
     )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_mesh_that_is_not_set_is_the_arrays_own(compiled: bool) -> None:
+    mesh = jax.make_mesh((2,), ("a",), devices=jax.devices("cpu")[:2])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 8)))
+    where = jnp.arange(6).reshape(6, 1) < 4
+
+    def forward(x: jax.Array) -> jax.Array:
+        return jaxbn.batch_norm(x, jnp.ones(8), jnp.ones(8), where=where)[0]
+
+    want = jaxbn.reference.batch_norm(x, jnp.ones(8), jnp.ones(8), where=where)[0]
+    for spec in (P("a"), P(None, None, "a")):
+        got = (jax.jit(forward) if compiled else forward)(jax.device_put(x, NamedSharding(mesh, spec)))
+        assert_close(np.asarray(got), np.asarray(want), 1e-12)
+
+
+def test_one_channel_on_an_axis_of_one_device() -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 1)))
+    with jax.set_mesh(jax.make_mesh((1, 4), ("a", "b"), devices=jax.devices("cpu")[:4])):
+        placed = jax.device_put(x, P("b", None, "a"))
+        gradient = jax.jit(jax.grad(lambda x, g: loss(lambda: (jaxbn.batch_norm(x, g)[0],)), (0, 1)))(
+            placed, jnp.ones(1)
+        )
+    want = jax.grad(lambda x, g: loss(lambda: (jaxbn.reference.batch_norm(x, g)[0],)), (0, 1))(x, jnp.ones(1))
+    assert_close(jax.tree.map(np.asarray, gradient), want, 1e-11)

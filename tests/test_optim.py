@@ -1,5 +1,6 @@
 """`constrain_beta`: the bound without tolerance, the identity elsewhere, and whose β it is."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -223,7 +224,8 @@ FLAX = {
     "end of a path": ({"layers": "norm"}, {"norm"}),
     "wildcards": ({"layers": ["f*t", "0/norm"]}, {"first", "norm"}),
     "function": ({"layers": lambda path: path in ("first", "blocks/0/norm")}, {"first", "norm"}),
-    "path": ({"layers": ("blocks/0/norm", "dense")}, {"norm", "dense"}),
+    "path": ({"layers": ("blocks/0/norm", "first")}, {"norm", "first"}),
+    "no kernel's bias": ({"layers": lambda path: path != "layer_norm"}, {"first", "norm"}),
 }
 
 
@@ -299,7 +301,11 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         "in `layers` the function matches none of the layers there are: a",
     ),
     "no labels": ({"a": PAIR}, {"layers": []}, r"in `layers` \[\] matches none of the layers there are: a"),
-    "frozen": ({"gamma": optax.MaskedNode(), "beta": jnp.zeros(2)}, {}, "`params` has no 'gamma' beside a 'beta'"),
+    "masked": (
+        {"a": {"gamma": optax.MaskedNode(), "beta": jnp.zeros(2)}},
+        {"layers": "a"},
+        "'gamma' of layer 'a' is masked; σ is its absolute value",
+    ),
 }
 
 
@@ -321,3 +327,18 @@ def test_shapes_that_differ_and_parameters_that_are_missing() -> None:
         constrain_beta(1.0).update(params, optax.EmptyState(), params)
     with pytest.raises(ValueError, match="constrain_beta: `params` is None; call update"):
         constrain_beta(1.0).update(PAIR, optax.EmptyState())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": ("gamma",)}, "`names` is ('gamma',); it must be two strings"),
+        ({"names": "gb"}, "`names` is 'gb'; it must be two strings"),
+        ({"layers": 5}, "`layers` is 5; it must be labels"),
+        ({"layers": [5]}, "`layers` is [5]; it must be labels"),
+        ({"layers": ""}, "`layers` is ''; it must be labels"),
+    ],
+)
+def test_what_are_no_names_or_labels(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"constrain_beta: {message}")):
+        constrain_beta(1.0, **options)

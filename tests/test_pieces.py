@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
@@ -28,6 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE", 8 * 2 * 9 * 7 * (4 + 6))
     monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(pieces, "FEW_IMAGES", 1)
 
 
 def arrays(options: dict[str, Any], batch: int = BATCH) -> tuple[jax.Array, jax.Array]:
@@ -105,3 +107,20 @@ def test_pieces_of_a_device_under_shard_map_alone() -> None:
 def test_images_alone_are_in_pieces(dimensions: int) -> None:
     x, kernel = jnp.ones((4096, *(5,) * dimensions, 4)), jnp.ones((*(2,) * dimensions, 4, 6))
     assert not loops(gradients(jaxbn.conv, {}), x, kernel)
+
+
+def test_narrow_kernels_are_summed_over_more_than_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "FEW_IMAGES", 4)
+    for channels, in_pieces in ((4, 0), (32, 1)):
+        x, dy = jnp.ones((BATCH, 9, 7, channels)), jnp.ones((BATCH, 7, 6, channels))
+        shape = (*KERNEL[:2], channels, channels)
+        assert loops(jax.jit(lambda x, dy, s=shape: jaxbn.convolve_kernel_gradient(x, dy, s)), x, dy) == in_pieces
+
+
+def test_sizes_that_are_not_known_when_exported() -> None:
+    x = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 4"), jnp.float32)
+    operands = (x, jax.ShapeDtypeStruct(KERNEL, jnp.float32))
+    exported = export.export(jax.jit(lambda *operands: jaxbn.conv(*operands, padding=1)))(*operands)
+    images, kernel = (each.astype(jnp.float32) for each in arrays({}))
+    want = jaxbn.reference.conv(images, kernel, padding=1)
+    np.testing.assert_allclose(exported.call(images, kernel), want, rtol=1e-4, atol=1e-4)

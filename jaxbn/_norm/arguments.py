@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxbn._arguments import as_arrays, as_integer, as_positive, require_floating, require_vector
 from jaxbn._channels import wide_dtype
 from jaxbn._norm.devices import Devices, as_devices
-from jaxbn._placement import sharded_as, sharding
+from jaxbn._placement import sharded_as
 
 
 class Config(NamedTuple):
@@ -71,10 +71,10 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     shape = (1,) * (x.ndim - where.ndim) + where.shape
     if len(shape) != x.ndim or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(f"{function}: `where` has shape {where.shape}; it must broadcast to x.shape, {x.shape}")
-    return sharded_as(sharding(x), where.reshape(shape))
+    return sharded_as(x, where.reshape(shape))
 
 
 def along_devices(config: Config, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
     """The vectors spread over a mesh of explicit axes as ``x``'s channels are, or one for each member of `jax.vmap`."""
-    along = [sharded_as([sharding(x)[config.axis]], vector) for vector in vectors]
+    along = [sharded_as(x, vector, [config.axis]) for vector in vectors]
     return tuple(along) if config.devices is None else config.devices.own(*along)

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
-from jaxbn._placement import sharded_as, sharding
+from jaxbn._placement import sharded_as
 
 THINNING = 13
 """The mean of one row in so many is a good enough pivot."""
@@ -93,7 +93,7 @@ def kept(x: jax.Array, where: jax.Array | None) -> jax.Array:
 
 def _over(x: jax.Array, where: jax.Array) -> jax.Array:
     """The mask for each entry of ``x``, and spread over devices alike."""
-    return sharded_as(sharding(x), jnp.broadcast_to(where, x.shape))
+    return sharded_as(x, jnp.broadcast_to(where, x.shape))
 
 
 def at_least_one(count: jax.Array, like: jax.Array) -> jax.Array:
@@ -143,7 +143,7 @@ def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
         return jnp.full(x.shape[axis], prod(x.shape[other] for other in others), jnp.int32)
     each = prod(x.shape[other] for other in others if where.shape[other] == 1)
     counts = jnp.broadcast_to(where.sum(others, dtype=jnp.int32) * each, x.shape[axis])
-    return sharded_as([sharding(x)[axis]], counts)
+    return sharded_as(x, counts, [axis])
 
 
 def _merged(devices: Devices, own: Statistics) -> Statistics:

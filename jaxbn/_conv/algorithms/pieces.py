@@ -23,6 +23,9 @@ PIECE = 2**21
 FEWEST = 4
 """Pieces that pay for a loop."""
 
+FEW_IMAGES = 4
+"""In a piece, for XLA's kernel gradient to have vectors along them, where it has none along the channels."""
+
 LARGE = 2**25
 """Bytes of an array that C's allocator on Linux gives back to the system, to be fetched again page by page."""
 
@@ -30,13 +33,9 @@ Map = Callable[[ConvGeometry, Arithmetic, jax.Array, jax.Array], jax.Array]
 
 
 def joined(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The results of the pieces of ``images``, behind one another, where the copy of ``images`` is large."""
-    padded = (size + low + high for size, (low, high) in zip(geometry.spread_input, geometry.padding, strict=True))
-    copy = prod(padded) * geometry.in_features * images.dtype.itemsize
-    # Of a single large image the copy stays no warmer, unless most of it are a stride's zeros.
-    fits = _bytes_an_image(geometry, images) <= PIECE or max(geometry.input_dilation) > 1
+    """The results of the pieces of ``images``, behind one another, where a copy of ``images`` is large."""
     pieces = _pieces(geometry, arithmetic, images)
-    if pieces == 1 or not fits or images.shape[0] * copy < LARGE:
+    if pieces == 1 or not _copies_much(geometry, images):
         return one(geometry, arithmetic, images, kernel)
     results = lax.map(lambda piece: one(geometry, arithmetic, piece, kernel), _cut(images, pieces))
     return results.reshape(-1, *results.shape[2:])
@@ -45,7 +44,7 @@ def joined(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, images: jax
 def summed(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The results of the pieces of ``x`` and ``dy``, added up in at least float32."""
     pieces = _pieces(geometry, arithmetic, x)
-    if pieces == 1:
+    if pieces == 1 or (x.shape[0] < FEW_IMAGES * pieces and not _is_wide(geometry)):
         return one(geometry, arithmetic, x, dy)
     result_type = arithmetic.result_type(x)
     wide = arithmetic._replace(preferred_element_type=wide_dtype(result_type))
@@ -64,14 +63,26 @@ def _cut(images: jax.Array, pieces: int) -> jax.Array:
 
 def _pieces(geometry: ConvGeometry, arithmetic: Arithmetic, images: jax.Array) -> int:
     """How many pieces of one size, near the wanted one; 1 where there is none, or where they do not pay."""
-    batch = images.shape[0]
-    has_cpu = arithmetic.platform == "cpu" and arithmetic.on_one_device
-    if not has_cpu or len(geometry.window) != 2 or not isinstance(batch, int):  # a symbol in `jax.export`
+    batch, has_cpu = images.shape[0], arithmetic.platform == "cpu" and arithmetic.on_one_device
+    has_symbols = not all(isinstance(size, int) for size in (batch, *geometry.input))  # in `jax.export`
+    if not has_cpu or len(geometry.window) != 2 or has_symbols:
         return 1
     few = min(batch, max(1, PIECE // _bytes_an_image(geometry, images)))
     size = max(size for size in range(1, few + 1) if batch % size == 0)
     pieces = batch // size
     return pieces if pieces >= FEWEST and 2 * size > few else 1
+
+
+def _copies_much(geometry: ConvGeometry, images: jax.Array) -> bool:
+    """Of a single large image the copy stays no warmer, unless most of it are a stride's zeros."""
+    padded = (size + low + high for size, (low, high) in zip(geometry.spread_input, geometry.padding, strict=True))
+    copy = images.shape[0] * prod(padded) * geometry.in_features * images.dtype.itemsize
+    return copy >= LARGE and (_bytes_an_image(geometry, images) <= PIECE or max(geometry.input_dilation) > 1)
+
+
+def _is_wide(geometry: ConvGeometry) -> bool:
+    """Whether the kernel's gradient is a large matrix, of the window's entries and the output channels."""
+    return prod(geometry.window) * geometry.in_features // geometry.groups >= 128 and geometry.out_features >= 32
 
 
 def _bytes_an_image(geometry: ConvGeometry, images: jax.Array) -> int:
