@@ -218,3 +218,10 @@ NUMBER: Any = 2.5
 def test_what_is_wrong_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match="^" + re.escape("calibrated_batch_norm" + message)):
         call()
+
+
+def test_an_iterable_of_what_is_traced() -> None:
+    with pytest.raises(
+        TypeError, match="calibrated_batch_norm, batch 0: `x` is traced; an iterable is read on the host"
+    ):
+        jax.jit(lambda x: jaxbn.calibrated_batch_norm([x]))(jnp.ones((3, 2)))

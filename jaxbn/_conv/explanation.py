@@ -52,7 +52,8 @@ def explain_conv(
 
         y = Σ x · K,  dx = Σ dy · K,  dK = Σ x · dy
 
-    Nothing is computed or saved: ``x`` and ``kernel`` may be `jax.ShapeDtypeStruct`.
+    Nothing is computed or saved: ``x`` and ``kernel`` may be `jax.ShapeDtypeStruct`. On a CPU, what is dense may run on
+    a few images of a large batch at a time.
 
     Args:
         x: As in `conv`, and so are all others.

@@ -133,6 +133,8 @@ def _batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any]]:
         batch, mask = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, where)
         if not hasattr(batch, "shape"):
             raise TypeError(f"{function}: `x` is a {type(batch).__name__}; it must be an array, or one and its mask")
+        if isinstance(batch, Tracer):
+            raise TypeError(f"{function}: `x` is traced; an iterable is read on the host, where it must have values")
         yield function, batch, mask
 
 
