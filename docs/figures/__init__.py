@@ -29,7 +29,7 @@ def write(folder: Path) -> None:
 
 
 def _settle(figure: Figure) -> None:
-    """Keeps the layout, rounded: the solver's last bits depend on where in memory its variables lie."""
+    """Keeps the layout, rounded: the solver's last bits differed from one run to the next."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
