@@ -54,8 +54,9 @@ def check_custom_vjp(
     dtype, or rounding: ``max(4 · worst(autodiff), 8 · eps · √N · S)``, where N is the number of outputs and S the
     largest gradient. There is no tolerance to tune.
 
-    Checked as well: the reference itself, by its Taylor expansion; the values; shapes, dtypes, weak types; that zero
-    gives zero, that the rule is linear, that NaN does not spread, that two runs agree; and the transformations.
+    Checked as well: the reference itself, by its Taylor expansion; the values, as far as rounding settles them; shapes,
+    dtypes, weak types; that zero gives zero, that the rule is linear, that NaN does not spread, that two runs agree; and
+    the transformations.
 
     Args:
         fn: A function of arrays and trees of arrays, with a rule such as `jax.custom_vjp`'s; any JAX function will do.
