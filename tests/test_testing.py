@@ -152,9 +152,8 @@ def test_the_seed_settles_everything() -> None:
 def test_a_value_that_cancels_is_as_uncertain_as_its_terms() -> None:
     """The reference's order of sums is exact here, the function's loses what one is rounded to."""
 
-    @jax.custom_vjp
-    def total(x: jax.Array) -> jax.Array:
+    def forward(x: jax.Array) -> jax.Array:
         return (x[0] + x[2]) + x[1]
 
-    total.defvjp(lambda x: (total(x), None), lambda _, dy: (jnp.broadcast_to(dy, 3),))
+    total = with_rule(forward, lambda x: (forward(x), None), lambda _, dy: (jnp.broadcast_to(dy, 3),))
     assert check_custom_vjp(total, lambda x: (x[0] + x[1]) + x[2], jnp.asarray([1, -1, 1e-3], jnp.float32)).passed

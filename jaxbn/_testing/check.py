@@ -55,8 +55,8 @@ def check_custom_vjp(
     largest gradient. There is no tolerance to tune.
 
     Checked as well: the reference itself, by its Taylor expansion; the values, as far as rounding settles them; shapes,
-    dtypes, weak types; that zero gives zero, that the rule is linear, that NaN does not spread, that two runs agree; and
-    the transformations.
+    dtypes, weak types; that zero gives zero, that the rule is linear, that NaN does not spread, that two runs agree;
+    and the transformations.
 
     Args:
         fn: A function of arrays and trees of arrays, with a rule such as `jax.custom_vjp`'s; any JAX function will do.
