@@ -117,6 +117,12 @@ def test_narrow_kernels_are_summed_over_more_than_one_image(monkeypatch: pytest.
         assert loops(jax.jit(lambda x, dy, s=shape: jaxbn.convolve_kernel_gradient(x, dy, s)), x, dy) == in_pieces
 
 
+def test_kernels_of_patches_are_summed_whole() -> None:
+    x, dy = jnp.ones((BATCH, 9, 6, 4)), jnp.ones((BATCH, 3, 3, 6))
+    dkernel = jax.jit(lambda x, dy: jaxbn.convolve_kernel_gradient(x, dy, KERNEL, stride=(3, 2)))
+    assert not loops(dkernel, x, dy)
+
+
 def test_sizes_that_are_not_known_when_exported() -> None:
     x = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 4"), jnp.float32)
     operands = (x, jax.ShapeDtypeStruct(KERNEL, jnp.float32))

@@ -44,7 +44,8 @@ def joined(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, images: jax
 def summed(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The results of the pieces of ``x`` and ``dy``, added up in at least float32."""
     pieces = _pieces(geometry, arithmetic, x)
-    if pieces == 1 or (x.shape[0] < FEW_IMAGES * pieces and not _is_wide(geometry)):
+    has_vectors = x.shape[0] >= FEW_IMAGES * pieces or _is_wide(geometry)
+    if pieces == 1 or _is_disjoint(geometry) or not has_vectors:
         return one(geometry, arithmetic, x, dy)
     result_type = arithmetic.result_type(x)
     wide = arithmetic._replace(preferred_element_type=wide_dtype(result_type))
@@ -78,6 +79,11 @@ def _copies_much(geometry: ConvGeometry, images: jax.Array) -> bool:
     padded = (size + low + high for size, (low, high) in zip(geometry.spread_input, geometry.padding, strict=True))
     copy = images.shape[0] * prod(padded) * geometry.in_features * images.dtype.itemsize
     return copy >= LARGE and (_bytes_an_image(geometry, images) <= PIECE or max(geometry.input_dilation) > 1)
+
+
+def _is_disjoint(geometry: ConvGeometry) -> bool:
+    """Whether no two windows overlap, so that the whole reads everything once as it is."""
+    return all(extent <= stride for extent, stride in zip(geometry.extent, geometry.stride, strict=True))
 
 
 def _is_wide(geometry: ConvGeometry) -> bool:
