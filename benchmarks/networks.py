@@ -119,8 +119,7 @@ def _steps(params: Any, running: Any, images: Any, labels: Any) -> Any:
 
 def _train(params: Any, running: Any, run: Callable[..., Any]) -> Any:
     optimizer = optax.sgd(LEARNING_RATE)
-    opt_state = optimizer.init(params)
-    state = training.TrainState(params, running, opt_state, jnp.int32(0), jax.random.key(0))
+    state = training.start_state(params, running, optimizer, jax.random.key(0))
     state, metrics = run(training.make_train_step(optimizer), state)
     return state.params, state.running, metrics.loss
 

@@ -7,7 +7,7 @@ file, the key, what came and what is wanted. Nothing is ever unpickled.
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -27,6 +27,19 @@ class DataError(ValueError):
     """
 
 
+class Images(Protocol):
+    """Images that can be read by their numbers: a NumPy array, or what reads a file when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As (n, height, width, channels)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> Float32[np.ndarray, "*rows height width channels"]: ...
+
+
 class Dataset(NamedTuple):
     """Labelled images, split for training and testing.
 
@@ -36,9 +49,9 @@ class Dataset(NamedTuple):
         ((1437, 8, 8, 1), (360,), 10)
     """
 
-    x_train: Float32[np.ndarray, "train height width channels"]
+    x_train: Images
     y_train: Int32[np.ndarray, " train"]
-    x_test: Float32[np.ndarray, "test height width channels"]
+    x_test: Images
     y_test: Int32[np.ndarray, " test"]
     classes: int  # every label is in [0, classes)
 

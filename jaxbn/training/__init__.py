@@ -1,0 +1,26 @@
+"""Training of `jaxbn.cnn` networks with Optax: one at a time, or an ensemble at once; on one device or on many.
+
+An ensemble of N networks is a `TrainState` whose every array has a leading axis of N members. The functions here take
+either kind. What happens to one network is written once; for an ensemble it is mapped over the members with `jax.vmap`,
+and for a single network it is called as it is. But for rounding, member i is the network that its key would train
+alone, with the images in the same order.
+
+Everything random comes from the state's key, and everything that a run has reached is in the state, so that training
+from a state in the middle of a run is the rest of that run.
+"""
+
+from .devices import data_mesh as data_mesh, spread as spread
+from .evaluation import evaluate as evaluate, predict as predict, vote as vote
+from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
+from .state import (
+    Metrics as Metrics,
+    TrainState as TrainState,
+    create_train_state as create_train_state,
+    start_state as start_state,
+)
+from .step import (
+    Finite as Finite,
+    StepMetrics as StepMetrics,
+    TrainStep as TrainStep,
+    make_train_step as make_train_step,
+)

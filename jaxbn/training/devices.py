@@ -1,0 +1,73 @@
+"""A network on many devices: a copy of it on each, and a part of every batch."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+from .state import TrainState
+
+
+def data_mesh(devices: int) -> Mesh:
+    """A mesh of that many devices along one axis, "data".
+
+    Args:
+        devices: How many, of all processes together, the same number of each.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        ValueError: there are not that many, or they cannot be shared out evenly among the processes.
+
+    Example:
+        >>> data_mesh(1).size
+        1
+    """
+    processes, there = jax.process_count(), jax.device_count()
+    if not 1 <= devices <= there or devices % processes:
+        each = f", a multiple of the {processes} processes" if processes > 1 else ""
+        raise ValueError(f"data_mesh: `devices` is {devices}; it must be from 1 to {there}, all that there are{each}")
+    of_each = [[device for device in jax.devices() if device.process_index == index] for index in range(processes)]
+    chosen = [device for own in of_each for device in own[: devices // processes]]
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def spread(state: TrainState, mesh: Mesh) -> TrainState:
+    """The state with a copy of it on each device of the mesh, where `fit` and `predict` then work.
+
+    Args:
+        state: One network or an ensemble, the same one in every process.
+        mesh: From `data_mesh`.
+
+    Returns:
+        The same numbers.
+
+    Example:
+        >>> import optax
+        >>> from jaxbn import cnn, training
+        >>> state = training.create_train_state(jax.random.key(0), cnn.CNNConfig(features=(4,)), optax.sgd(0.1))
+        >>> len(spread(state, data_mesh(1)).step.devices())
+        1
+    """
+    return jax.device_put(state, NamedSharding(mesh, P()))
+
+
+def mesh_of(state: TrainState) -> Mesh | None:
+    """The mesh that the state has been spread over, if it has."""
+    sharding = state.step.sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+
+
+def own_part(rows: np.ndarray) -> np.ndarray:
+    """The part of a batch's rows, along the last axis, that this process reads."""
+    return np.split(rows, jax.process_count(), axis=-1)[jax.process_index()]
+
+
+def split(own: Any, mesh: Mesh | None, members: int) -> Any:
+    """Arrays of whole batches, of which this process holds `own` part, shared out among the mesh's devices."""
+    if mesh is None:
+        return own
+    sharding = NamedSharding(mesh, P(*members * [None], "data"))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), own)
