@@ -33,12 +33,13 @@ class DivergedError(RuntimeError):
     Attributes:
         step: The last step, from 1.
         leaf: Such as ``gradients.blocks[0].kernel``.
+        state: The last step's, with all that was learnt before those steps.
     """
 
-    def __init__(self, step: int, leaf: str, steps: int, member: int | None):
+    def __init__(self, state: TrainState, step: int, leaf: str, steps: int, member: int | None):
         of_member = "" if member is None else f" of member {member}"
         super().__init__(f"step {step}: {leaf}{of_member} is not finite; {steps} steps in a row have changed nothing")
-        self.step, self.leaf = step, leaf
+        self.state, self.step, self.leaf = state, step, leaf
 
 
 def fit(
@@ -75,7 +76,7 @@ def fit(
     Raises:
         ValueError: `batch_size` is not between 1 and the number of training images, or is no multiple of the number of
             devices; `patience` is negative; `local_batch_norm` of a state that is not spread.
-        DivergedError: more than `patience` steps in a row were not finite. The state of the last step is intact.
+        DivergedError: more than `patience` steps in a row were not finite.
         ImportError: Grain is not installed.
 
     Example:
@@ -106,14 +107,15 @@ def fit(
         state, metrics = step(state, *split(own, mesh, state.step.ndim))
         skipped = np.asarray(state.skipped)
         if skipped.max() > patience:
-            raise _diverged(place + 1, metrics.finite, skipped)
+            raise _diverged(state, place + 1, metrics.finite)
         test = evaluate(state, dataset.x_test, dataset.y_test) if batch + 1 == batches else None
         yield state, Progress(epoch + 1, batch + 1, batches, state.epoch.metrics, test, int(skipped.max()))
 
 
-def _diverged(step: int, finite: Finite, skipped: np.ndarray) -> DivergedError:
+def _diverged(state: TrainState, step: int, finite: Finite) -> DivergedError:
+    skipped = np.asarray(state.skipped)
     member = int(skipped.argmax()) if skipped.ndim else None
     for path, whole in jax.tree.leaves_with_path(finite):
         if not np.asarray(whole)[() if member is None else member]:
-            return DivergedError(step, jax.tree_util.keystr(path)[1:], int(skipped.max()), member)
+            return DivergedError(state, step, jax.tree_util.keystr(path)[1:], int(skipped.max()), member)
     raise AssertionError("a step was skipped that was finite")
