@@ -31,7 +31,7 @@ def as_a_user_runs_it() -> Iterator[None]:
 
 def load_digits() -> data.Dataset:
     digits = data.load_digits()
-    return digits._replace(x_train=digits.x_train.astype(np.float64), x_test=digits.x_test.astype(np.float64))
+    return digits._replace(x_train=digits.x_train[:].astype(np.float64), x_test=digits.x_test[:].astype(np.float64))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_the_shares_are_numpys(example: ModuleType, normalised: bool) -> None:
         np.testing.assert_allclose(got, want / want.sum(), atol=1e-6)
 
     *_, moments = numpy_layers(params, dataset.x_train[:360])
-    logits, *_ = numpy_layers(params, dataset.x_test, moments)
+    logits, *_ = numpy_layers(params, dataset.x_test[:], moments)
     accuracy, shares, finite = jax.jit(example.evaluate)(dataset, params)
     assert float(accuracy[0]) == pytest.approx(np.mean(logits.argmax(-1) == dataset.y_test))
     assert shares[0].tolist() == [number / len(block.beta) for number, block in zip(dead, blocks, strict=True)]

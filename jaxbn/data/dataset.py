@@ -1,0 +1,140 @@
+"""What every format becomes: a `Dataset`, whose parts are checked here, the same for all formats."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from jaxbn.data.errors import DataError, by
+from jaxbn.data.stored import Images
+
+
+class Dataset(NamedTuple):
+    """Labelled images, split for training and testing.
+
+    The images are float32 when they are indexed: `dataset.x_train[rows]`, with a slice or an array of integers. They
+    are an array, or `StoredImages`, which hold the file's own bytes, or only know where they are.
+
+    Example:
+        >>> from jaxbn import data
+        >>> dataset = data.load_digits()
+        >>> dataset.x_train.shape, dataset.y_test.shape, dataset.classes
+        ((1437, 8, 8, 1), (360,), 10)
+    """
+
+    x_train: Images  # float32 (train, height, width, channels)
+    y_train: Int32[np.ndarray, " train"]
+    x_test: Images  # float32 (test, height, width, channels)
+    y_test: Int32[np.ndarray, " test"]
+    classes: int  # every label is in [0, classes)
+
+
+class Part(NamedTuple):
+    """The images of training or of testing with their labels, and what their file calls each."""
+
+    images: Images
+    labels: Int32[np.ndarray, " n"]
+    images_name: str
+    labels_name: str
+
+
+def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    """What can be told before any pixel is read."""
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise DataError(f"{name} has dtype {dtype}; images are uint8 (0 to 255) or floating")
+    if len(shape) not in (3, 4):
+        raise DataError(
+            f"{name} has shape {shape}; images are (n, height, width, channels) or, grey, (n, height, width)"
+        )
+    if 0 in shape:
+        what = "no images" if shape[0] == 0 else "images without pixels"
+        raise DataError(f"{name} has shape {shape}: {what}; at least one image of one pixel is wanted")
+
+
+def check_labels(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    if dtype.kind not in "iu":
+        raise DataError(f"{name} has dtype {dtype}; labels are integers")
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise DataError(f"{name} has shape {shape}; labels are (n,) or (n, 1)")
+
+
+def with_channels(pixels: Shaped[np.ndarray, "n h w *c"]) -> Shaped[np.ndarray, "n h w c"]:
+    """Grey images get their one channel; no byte is touched."""
+    return pixels if pixels.ndim == 4 else pixels[..., np.newaxis]
+
+
+def as_labels(array: Shaped[np.ndarray, "n *one"], name: str) -> Int32[np.ndarray, " n"]:
+    """Labels of any integer type as int32 of one axis."""
+    if array.size and not 0 <= array.min() <= array.max() < np.iinfo(np.int32).max:
+        raise DataError(f"{name} holds labels from {array.min()} to {array.max()}; labels count from 0")
+    return array.reshape(-1).astype(np.int32)
+
+
+def checked(train: Part, test: Part, name: str, classes: int | None = None) -> Dataset:
+    """The two parts as a data set, once they are known to belong together.
+
+    `classes` is for formats that say how many there are, and whose labels are known to be of them; for others it is one
+    more than the largest training label.
+    """
+    for part in (train, test):
+        if len(part.images) != len(part.labels):
+            raise DataError(
+                f"{name}: {len(part.images)} images in {part.images_name}, but {len(part.labels)} labels in "
+                f"{part.labels_name}; each image has one label"
+            )
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"{name}: images of {by(train.images.shape[1:])} in {train.images_name}, but of "
+            f"{by(test.images.shape[1:])} in {test.images_name}; they must be alike"
+        )
+    first, last = train.labels.min(), train.labels.max()
+    if first == last:
+        raise DataError(f"{name}: every label in {train.labels_name} is {first}; at least two classes are wanted")
+    if classes is None:
+        classes = int(last) + 1
+        if last >= len(train.labels):
+            raise DataError(
+                f"{name}: {train.labels_name} holds the label {last} among only {len(train.labels)} images; "
+                "number the classes 0, 1, 2, …"
+            )
+        if test.labels.max() > last:
+            raise DataError(
+                f"{name}: {test.labels_name} holds the label {test.labels.max()}, {train.labels_name} none above "
+                f"{last}; a class must be trained to be tested"
+            )
+    return Dataset(train.images, train.labels, test.images, test.labels, classes)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Sixteen hexadecimal digits that differ between data sets, as a run that resumes must not be given another one.
+
+        the first half of SHA-256 (shapes, classes, every label, the pixels of 16 images from each part)
+
+    The images are the first, the last, and those at equal distances between: of a data set larger than memory too, it
+    takes an instant. That the pixels of another image have changed, it does not see. It depends on what is in the data
+    set, not on its format.
+
+    Args:
+        dataset: Any.
+
+    Returns:
+        The digits.
+
+    Raises:
+        DataError: the images are stored, and one of those cannot be read.
+
+    Example:
+        >>> from jaxbn import data
+        >>> digits = data.load_digits()
+        >>> fingerprint(digits) == fingerprint(data.load_digits())
+        True
+        >>> fingerprint(digits) == fingerprint(digits._replace(y_test=digits.y_test[::-1]))
+        False
+    """
+    digest = hashlib.sha256(f"{dataset.x_train.shape} {dataset.x_test.shape} {dataset.classes}".encode())
+    for images, labels in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        some = images[np.arange(16) * (len(images) - 1) // 15]
+        digest.update(labels.astype("<i4").tobytes())
+        digest.update(some.astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
