@@ -1,9 +1,7 @@
-"""What `jaxbn.data` makes of good files, and what it says of wrong ones."""
+"""What `load_npz` makes of good files, and what it says of wrong ones."""
 
-import doctest
 import io
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,17 +87,17 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged": (raw(flipped(GOOD)), "`x_test` is damaged"),
     "an array cut short": (
         every(b"\x93NUMPY"),
-        "`x_train` is damaged",
+        "`x_train` does not begin as a .npy array does",
     ),
     "no arrays": (zipped(), "no 'x_train', 'y_train', 'x_test', 'y_test' in it, but no arrays"),
     "not arrays": (zipped(x_train=b"text"), "in it, but no arrays"),
-    "larger than memory": (
+    "a huge header": (
         every(HUGE),
-        "`x_train` is larger than",
+        "`x_train` holds 0 bytes behind its header, which announces an array of shape (1000000000, 1000000, 100)",
     ),
     "bytes behind an array": (
         every(NPY + b"1"),
-        "`x_train` is damaged",
+        "`x_train` holds 25 bytes behind its header",
     ),
     "wrong keys": (
         npz(x_test=None, y_test=None, images=[1]),
@@ -202,8 +200,8 @@ def test_keras_greyscale(tmp_path: Path) -> None:
     npz()(tmp_path / "grey.npz")
     dataset = data.load_npz(str(tmp_path / "grey.npz"))
     for x, y, part in ((dataset.x_train, dataset.y_train, "train"), (dataset.x_test, dataset.y_test, "test")):
-        assert x.dtype == np.float32
-        np.testing.assert_allclose(x[..., 0], arrays()[f"x_{part}"] / 255.0, rtol=1e-7)
+        assert x[:].dtype == np.float32
+        np.testing.assert_allclose(x[:][..., 0], arrays()[f"x_{part}"] / 255.0, rtol=1e-7)
         assert x.shape == (*arrays()[f"x_{part}"].shape, 1)
         assert y.dtype == np.int32
         np.testing.assert_array_equal(y, arrays()[f"y_{part}"])
@@ -216,7 +214,7 @@ def test_colour_with_a_column_of_labels(tmp_path: Path) -> None:
     y = np.array([[0], [7]] * 6)
     npz(x_train=x, y_train=y, x_test=x[:4], y_test=np.zeros((4, 1), np.int64))(tmp_path / "colour.npz")
     dataset = data.load_npz(tmp_path / "colour.npz")
-    np.testing.assert_allclose(dataset.x_train, x / 255.0, rtol=1e-7)
+    np.testing.assert_allclose(dataset.x_train[:], x / 255.0, rtol=1e-7)
     np.testing.assert_array_equal(dataset.y_train, [0, 7] * 6)
     np.testing.assert_array_equal(dataset.y_test, [0] * 4)
     assert dataset.classes == 8
@@ -227,43 +225,5 @@ def test_floating_images_are_taken_as_they_are(tmp_path: Path, dtype: type) -> N
     x = np.random.default_rng(1).normal(0, 300, (12, 5, 4)).astype(dtype)
     npz(x_train=x)(tmp_path / "floating.npz")
     dataset = data.load_npz(tmp_path / "floating.npz")
-    np.testing.assert_array_equal(dataset.x_train[..., 0], x.astype(np.float32))
-    assert dataset.x_train.dtype == np.float32
-
-
-def test_the_digits() -> None:
-    dataset, again = data.load_digits(), data.load_digits()
-    assert dataset.x_train.shape == (1437, 8, 8, 1)
-    assert dataset.x_test.shape == (360, 8, 8, 1)
-    assert dataset.x_train.dtype == dataset.x_test.dtype == np.float32
-    assert dataset.y_train.dtype == dataset.y_test.dtype == np.int32
-    assert dataset.x_train.min() == 0
-    assert dataset.x_train.max() == 1
-    assert dataset.classes == 10
-    for first, second in zip(dataset, again, strict=True):
-        np.testing.assert_array_equal(first, second)
-
-
-def test_the_digits_split_is_stratified_and_whole() -> None:
-    from sklearn.datasets import load_digits
-
-    dataset = data.load_digits()
-    share = np.bincount(dataset.y_test) / np.bincount(np.concatenate([dataset.y_train, dataset.y_test]))
-    np.testing.assert_allclose(share, 360 / 1797, atol=0.005)
-    pixels, labels = load_digits(return_X_y=True)
-    want = sorted((int(label), tuple(image)) for label, image in zip(labels, np.asarray(pixels), strict=True))
-    x, y = np.concatenate([dataset.x_train, dataset.x_test]), np.concatenate([dataset.y_train, dataset.y_test])
-    got = sorted((int(label), tuple(16.0 * image.ravel())) for label, image in zip(y, x, strict=True))
-    assert got == want
-
-
-def test_the_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"scikit-learn, which is missing; python -m pip install .*jaxbn\[examples\]"):
-        data.load_digits()
-
-
-def test_examples_in_the_docstrings() -> None:
-    result = doctest.testmod(data)
-    assert result.attempted >= 7
-    assert result.failed == 0
+    np.testing.assert_array_equal(dataset.x_train[:][..., 0], x.astype(np.float32))
+    assert dataset.x_train[:].dtype == np.float32
