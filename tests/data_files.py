@@ -2,7 +2,9 @@
 
 import gzip
 import struct
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +122,17 @@ FORMATS = {
     "npy": Format(npy_files, data.load_npy, COLOUR),
     "folder": Format(image_files, data.load_folder, COLOUR),
 }
+
+
+@contextmanager
+def allocating_at_most(size: int) -> Iterator[None]:
+    """Python and NumPy together, at any moment."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= size
+    finally:
+        tracemalloc.stop()
 
 
 def put(folder: Path, files: dict[str, bytes]) -> None:

@@ -92,6 +92,19 @@ def test_damaged_pixels_are_met_when_they_are_read(tmp_path: Path, content: byte
             images[rows]
 
 
+def test_every_flipped_bit_of_the_pixels_is_noticed(tmp_path: Path) -> None:
+    """In what is compressed as two values are, most flips only make another image."""
+    content = png(np.random.default_rng(0).integers(0, 2, (30, 20), np.uint8))
+    put(tmp_path, dict.fromkeys(GOOD, content))
+    images = data.load_folder(tmp_path).x_train
+    end = content.index(b"IEND") - 8
+    for place in range(8 * (end - 40), 8 * end):
+        at, bit = divmod(place, 8)
+        (tmp_path / SOME).write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        with pytest.raises(data.DataError, match="is damaged"):
+            images[4:5]
+
+
 def test_an_image_that_goes_or_changes_meanwhile(tmp_path: Path) -> None:
     write(tmp_path, {})
     images = data.load_folder(tmp_path).x_train

@@ -3,14 +3,13 @@
 import gzip
 import os
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxbn import data
-from tests.data_files import GREY, idx, idx_files, put
+from tests.data_files import GREY, allocating_at_most, idx, idx_files, put
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 GOOD_IMAGES, GOOD_LABELS = idx(GREY.x_train), idx(GREY.y_train)
@@ -92,14 +91,10 @@ def test_a_wrong_file_gets_one_line(tmp_path: Path, kind: str) -> None:
 def test_a_wrong_compressed_file_gets_one_line_and_little_memory(tmp_path: Path, kind: str) -> None:
     content, message = WRONG_COMPRESSED[kind]
     put(tmp_path, idx_files(".gz") | {f"{IMAGES}.gz": content})
-    tracemalloc.start()
-    try:
+    with allocating_at_most(2_000_000):
         said = one_line(tmp_path)
-        assert f"/{IMAGES}.gz' " in said
-        assert message in said
-        assert tracemalloc.get_traced_memory()[1] < 2_000_000
-    finally:
-        tracemalloc.stop()
+    assert f"/{IMAGES}.gz' " in said
+    assert message in said
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -124,10 +119,8 @@ def test_a_file_larger_than_memory(tmp_path: Path) -> None:
         for row in (0, 77_777, 159_999):
             file.seek(16 + row * image.size)
             file.write(image.tobytes())
-    tracemalloc.start()
-    dataset = data.load_idx(tmp_path)
-    images = dataset.x_train[np.array([0, 159_999, 77_777, 5])]
-    data.fingerprint(dataset)
-    assert tracemalloc.get_traced_memory()[1] < 30_000_000
-    tracemalloc.stop()
+    with allocating_at_most(30_000_000):
+        dataset = data.load_idx(tmp_path)
+        images = dataset.x_train[np.array([0, 159_999, 77_777, 5])]
+        data.fingerprint(dataset)
     np.testing.assert_allclose(images[..., 0], np.stack([image, image, image, 0 * image]) / 255.0, rtol=1e-7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxbn import data
-from tests.data_files import COLOUR, npy, npy_files, put
+from tests.data_files import COLOUR, allocating_at_most, npy, npy_files, put
 
 X0, X1 = "x_train-00000.npy", "x_train-00001.npy"
 
@@ -56,10 +56,10 @@ WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_file_gets_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_file_gets_one_line_and_little_memory(tmp_path: Path, kind: str) -> None:
     changes, message = WRONG[kind]
     put(tmp_path, {name: content for name, content in (npy_files() | changes).items() if content is not None})
-    with pytest.raises(data.DataError) as caught:
+    with allocating_at_most(2_000_000), pytest.raises(data.DataError) as caught:
         data.load_npy(tmp_path)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"'{tmp_path}")

@@ -2,8 +2,10 @@
 
 import io
 import os
+import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from jaxbn import data
+from jaxbn.data import files
+from tests.data_files import allocating_at_most
 
 
 def arrays(**changes: object) -> dict[str, np.ndarray]:
@@ -57,6 +61,26 @@ def every(array: bytes) -> Callable[[Path], None]:
     return zipped(**{f"{key}.npy": array for key in arrays()})
 
 
+def compressed(method: int, **changes: bytes) -> bytes:
+    """A good data set whose members are compressed, some of them replaced."""
+    members = {key: contents(partial(np.save, arr=array)) for key, array in arrays().items()} | changes
+
+    def write(file: io.BytesIO) -> None:
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for key, text in members.items():
+                archive.writestr(f"{key}.npy", text)
+
+    return contents(write)
+
+
+def announcing(text: bytes, key: str, *, packed: int | None = None, unpacked: int | None = None) -> bytes:
+    """With other sizes of a member in the archive's directory."""
+    at = text.rindex(f"{key}.npy".encode()) - 46
+    sizes = struct.unpack("<2I", text[at + 20 : at + 28])
+    changed = (size if new is None else new for size, new in zip(sizes, (packed, unpacked), strict=True))
+    return text[: at + 20] + struct.pack("<2I", *changed) + text[at + 28 :]
+
+
 def flipped(text: bytes) -> bytes:
     """With one bit changed in the pixels, which only the archive's checksum can tell."""
     at = text.index(b"x_test.npy") + 200
@@ -74,6 +98,9 @@ HUGE = (
     + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000, 100), }".ljust(117)
     + b"\n"
 )
+
+X_TRAIN = contents(partial(np.save, arr=arrays()["x_train"]))
+BOMB = compressed(zipfile.ZIP_DEFLATED, x_train=X_TRAIN + bytes(30_000_000))
 
 # kind → (what makes the file, what the message must say after the file's name)
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -99,6 +126,20 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         every(NPY + b"1"),
         "`x_train` holds 25 bytes behind its header",
     ),
+    "a bomb": (
+        raw(BOMB),
+        "`x_train` holds 30000240 bytes behind its header, which announces an array of shape (12, 5,",
+    ),
+    "a bomb that lies": (raw(announcing(BOMB, "x_train", unpacked=len(X_TRAIN))), "`x_train` is damaged"),
+    "more than deflate makes": (
+        raw(announcing(BOMB, "x_train", unpacked=2**32 - 2)),
+        "`x_train` announces 4294967294 bytes, more than its",
+    ),
+    "more than the file has": (
+        raw(announcing(GOOD, "y_test", packed=2**32 - 2)),
+        "`y_test` announces 4294967294 bytes in a file of",
+    ),
+    "compressed by LZMA": (raw(compressed(zipfile.ZIP_LZMA)), "`x_train` is compressed as NumPy does not"),
     "wrong keys": (
         npz(x_test=None, y_test=None, images=[1]),
         "no 'x_test', 'y_test' in it, but 'x_train', 'y_train', 'images'",
@@ -150,16 +191,26 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG_FILES)
-def test_a_wrong_file_gets_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_file_gets_one_line_and_little_memory(tmp_path: Path, kind: str) -> None:
     write, message = WRONG_FILES[kind]
     path = tmp_path / "images.npz"
     write(path)
-    with pytest.raises(data.DataError) as caught:
+    with allocating_at_most(2_000_000), pytest.raises(data.DataError) as caught:
         data.load_npz(path)
     text = str(caught.value)
     assert text.startswith(f"{str(path)!r}: ")
     assert message in text
     assert len(text.splitlines()) == 1
+
+
+def test_more_than_this_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four arrays together are of 378 bytes."""
+    npz()(tmp_path / "images.npz")
+    monkeypatch.setattr(files, "_memory", lambda: 378)
+    assert data.load_npz(tmp_path / "images.npz").classes == 3
+    monkeypatch.setattr(files, "_memory", lambda: 377)
+    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); save"):
+        data.load_npz(tmp_path / "images.npz")
 
 
 def test_a_name_of_two_lines_is_shown_in_one(tmp_path: Path) -> None:
