@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from jaxbn import training
-from tests.test_data import WRONG_FILES, npz
+from tests.test_data_npz import WRONG_FILES, npz
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "examples" / "train_cnn.py"

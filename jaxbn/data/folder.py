@@ -85,15 +85,14 @@ class ImageFiles(StoredImages):
         return images
 
     def _pixels(self, path: str) -> UInt8[np.ndarray, "h w *c"]:
-        with (
-            opened(path) as (stream, _),
-            errors_of_damage(quoted(path)),
-            _pillow().open(stream, formats=_FORMATS) as image,
-        ):
-            if (image.size, image.mode) != self._kind:
-                raise DataError(f"{quoted(path)} has changed since its header was read")
-            image.load()
-            return np.asarray(image)
+        with opened(path) as (stream, _), errors_of_damage(quoted(path)):
+            with _pillow().open(stream, formats=_FORMATS) as image:
+                image.verify()  # a PNG's checksums, which are not looked at when its pixels are decoded
+            with _pillow().open(stream, formats=_FORMATS) as image:
+                if (image.size, image.mode) != self._kind:
+                    raise DataError(f"{quoted(path)} has changed since its header was read")
+                image.load()
+                return np.asarray(image)
 
 
 def _classes(folder: str) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from jaxbn.data.dataset import Dataset, Part, as_labels, check_images, checked, with_channels
+from jaxbn.data.dataset import Dataset, Part, as_labels, checked, with_channels
 from jaxbn.data.errors import DataError, by
 from jaxbn.data.files import Stream, decompressed, errors_of_damage, names_in, opened, quoted
 from jaxbn.data.stored import Shard, Shards
@@ -65,9 +65,7 @@ def _find(folder: str | os.PathLike[str], name: str) -> str:
 
 
 def _images(path: str) -> Shards:
-    pixels = _read(path, axes=3)
-    check_images(pixels.shape, pixels.dtype, quoted(path))
-    return Shards([Shard(quoted(path), with_channels(pixels))])
+    return Shards([Shard(quoted(path), with_channels(_read(path, axes=3)))])
 
 
 def _labels(path: str) -> Int32[np.ndarray, " n"]:
@@ -95,4 +93,7 @@ def _read_sides(stream: Stream, axes: int, name: str) -> tuple[int, ...]:
         raise DataError(f"{name} begins with '{header[:4].hex()}'; such an IDX file begins with '{magic:08x}'")
     if len(header) < 4 + 4 * axes:
         raise DataError(f"{name} ends within its header")
-    return struct.unpack(f">{axes}I", header[4:])
+    sides = struct.unpack(f">{axes}I", header[4:])
+    if 0 in sides:
+        raise DataError(f"{name} announces {by(sides)} bytes; at least one is wanted")
+    return sides

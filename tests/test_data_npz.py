@@ -1,11 +1,11 @@
-"""What `jaxbn.data` makes of good files, and what it says of wrong ones."""
+"""What `load_npz` makes of good files, and what it says of wrong ones."""
 
-import doctest
 import io
 import os
-import sys
+import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from jaxbn import data
+from jaxbn.data import files
+from tests.data_files import allocating_at_most
 
 
 def arrays(**changes: object) -> dict[str, np.ndarray]:
@@ -59,6 +61,26 @@ def every(array: bytes) -> Callable[[Path], None]:
     return zipped(**{f"{key}.npy": array for key in arrays()})
 
 
+def compressed(method: int, **changes: bytes) -> bytes:
+    """A good data set whose members are compressed, some of them replaced."""
+    members = {key: contents(partial(np.save, arr=array)) for key, array in arrays().items()} | changes
+
+    def write(file: io.BytesIO) -> None:
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for key, text in members.items():
+                archive.writestr(f"{key}.npy", text)
+
+    return contents(write)
+
+
+def announcing(text: bytes, key: str, *, packed: int | None = None, unpacked: int | None = None) -> bytes:
+    """With other sizes of a member in the archive's directory."""
+    at = text.rindex(f"{key}.npy".encode()) - 46
+    sizes = struct.unpack("<2I", text[at + 20 : at + 28])
+    changed = (size if new is None else new for size, new in zip(sizes, (packed, unpacked), strict=True))
+    return text[: at + 20] + struct.pack("<2I", *changed) + text[at + 28 :]
+
+
 def flipped(text: bytes) -> bytes:
     """With one bit changed in the pixels, which only the archive's checksum can tell."""
     at = text.index(b"x_test.npy") + 200
@@ -77,6 +99,9 @@ HUGE = (
     + b"\n"
 )
 
+X_TRAIN = contents(partial(np.save, arr=arrays()["x_train"]))
+BOMB = compressed(zipfile.ZIP_DEFLATED, x_train=X_TRAIN + bytes(30_000_000))
+
 # kind → (what makes the file, what the message must say after the file's name)
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "No such file or directory"),
@@ -89,18 +114,32 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged": (raw(flipped(GOOD)), "`x_test` is damaged"),
     "an array cut short": (
         every(b"\x93NUMPY"),
-        "`x_train` is damaged",
+        "`x_train` does not begin as a .npy array does",
     ),
     "no arrays": (zipped(), "no 'x_train', 'y_train', 'x_test', 'y_test' in it, but no arrays"),
     "not arrays": (zipped(x_train=b"text"), "in it, but no arrays"),
-    "larger than memory": (
+    "a huge header": (
         every(HUGE),
-        "`x_train` is larger than",
+        "`x_train` holds 0 bytes behind its header, which announces an array of shape (1000000000, 1000000, 100)",
     ),
     "bytes behind an array": (
         every(NPY + b"1"),
-        "`x_train` is damaged",
+        "`x_train` holds 25 bytes behind its header",
     ),
+    "a bomb": (
+        raw(BOMB),
+        "`x_train` holds 30000240 bytes behind its header, which announces an array of shape (12, 5,",
+    ),
+    "a bomb that lies": (raw(announcing(BOMB, "x_train", unpacked=len(X_TRAIN))), "`x_train` is damaged"),
+    "more than deflate makes": (
+        raw(announcing(BOMB, "x_train", unpacked=2**32 - 2)),
+        "`x_train` announces 4294967294 bytes, more than its",
+    ),
+    "more than the file has": (
+        raw(announcing(GOOD, "y_test", packed=2**32 - 2)),
+        "`y_test` announces 4294967294 bytes in a file of",
+    ),
+    "compressed by LZMA": (raw(compressed(zipfile.ZIP_LZMA)), "`x_train` is compressed as NumPy does not"),
     "wrong keys": (
         npz(x_test=None, y_test=None, images=[1]),
         "no 'x_test', 'y_test' in it, but 'x_train', 'y_train', 'images'",
@@ -152,16 +191,26 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG_FILES)
-def test_a_wrong_file_gets_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_file_gets_one_line_and_little_memory(tmp_path: Path, kind: str) -> None:
     write, message = WRONG_FILES[kind]
     path = tmp_path / "images.npz"
     write(path)
-    with pytest.raises(data.DataError) as caught:
+    with allocating_at_most(2_000_000), pytest.raises(data.DataError) as caught:
         data.load_npz(path)
     text = str(caught.value)
     assert text.startswith(f"{str(path)!r}: ")
     assert message in text
     assert len(text.splitlines()) == 1
+
+
+def test_more_than_this_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four arrays together are of 378 bytes."""
+    npz()(tmp_path / "images.npz")
+    monkeypatch.setattr(files, "_memory", lambda: 378)
+    assert data.load_npz(tmp_path / "images.npz").classes == 3
+    monkeypatch.setattr(files, "_memory", lambda: 377)
+    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); save"):
+        data.load_npz(tmp_path / "images.npz")
 
 
 def test_a_name_of_two_lines_is_shown_in_one(tmp_path: Path) -> None:
@@ -202,8 +251,8 @@ def test_keras_greyscale(tmp_path: Path) -> None:
     npz()(tmp_path / "grey.npz")
     dataset = data.load_npz(str(tmp_path / "grey.npz"))
     for x, y, part in ((dataset.x_train, dataset.y_train, "train"), (dataset.x_test, dataset.y_test, "test")):
-        assert x.dtype == np.float32
-        np.testing.assert_allclose(x[..., 0], arrays()[f"x_{part}"] / 255.0, rtol=1e-7)
+        assert x[:].dtype == np.float32
+        np.testing.assert_allclose(x[:][..., 0], arrays()[f"x_{part}"] / 255.0, rtol=1e-7)
         assert x.shape == (*arrays()[f"x_{part}"].shape, 1)
         assert y.dtype == np.int32
         np.testing.assert_array_equal(y, arrays()[f"y_{part}"])
@@ -216,7 +265,7 @@ def test_colour_with_a_column_of_labels(tmp_path: Path) -> None:
     y = np.array([[0], [7]] * 6)
     npz(x_train=x, y_train=y, x_test=x[:4], y_test=np.zeros((4, 1), np.int64))(tmp_path / "colour.npz")
     dataset = data.load_npz(tmp_path / "colour.npz")
-    np.testing.assert_allclose(dataset.x_train, x / 255.0, rtol=1e-7)
+    np.testing.assert_allclose(dataset.x_train[:], x / 255.0, rtol=1e-7)
     np.testing.assert_array_equal(dataset.y_train, [0, 7] * 6)
     np.testing.assert_array_equal(dataset.y_test, [0] * 4)
     assert dataset.classes == 8
@@ -227,43 +276,5 @@ def test_floating_images_are_taken_as_they_are(tmp_path: Path, dtype: type) -> N
     x = np.random.default_rng(1).normal(0, 300, (12, 5, 4)).astype(dtype)
     npz(x_train=x)(tmp_path / "floating.npz")
     dataset = data.load_npz(tmp_path / "floating.npz")
-    np.testing.assert_array_equal(dataset.x_train[..., 0], x.astype(np.float32))
-    assert dataset.x_train.dtype == np.float32
-
-
-def test_the_digits() -> None:
-    dataset, again = data.load_digits(), data.load_digits()
-    assert dataset.x_train.shape == (1437, 8, 8, 1)
-    assert dataset.x_test.shape == (360, 8, 8, 1)
-    assert dataset.x_train.dtype == dataset.x_test.dtype == np.float32
-    assert dataset.y_train.dtype == dataset.y_test.dtype == np.int32
-    assert dataset.x_train.min() == 0
-    assert dataset.x_train.max() == 1
-    assert dataset.classes == 10
-    for first, second in zip(dataset, again, strict=True):
-        np.testing.assert_array_equal(first, second)
-
-
-def test_the_digits_split_is_stratified_and_whole() -> None:
-    from sklearn.datasets import load_digits
-
-    dataset = data.load_digits()
-    share = np.bincount(dataset.y_test) / np.bincount(np.concatenate([dataset.y_train, dataset.y_test]))
-    np.testing.assert_allclose(share, 360 / 1797, atol=0.005)
-    pixels, labels = load_digits(return_X_y=True)
-    want = sorted((int(label), tuple(image)) for label, image in zip(labels, np.asarray(pixels), strict=True))
-    x, y = np.concatenate([dataset.x_train, dataset.x_test]), np.concatenate([dataset.y_train, dataset.y_test])
-    got = sorted((int(label), tuple(16.0 * image.ravel())) for label, image in zip(y, x, strict=True))
-    assert got == want
-
-
-def test_the_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"scikit-learn, which is missing; python -m pip install .*jaxbn\[examples\]"):
-        data.load_digits()
-
-
-def test_examples_in_the_docstrings() -> None:
-    result = doctest.testmod(data)
-    assert result.attempted >= 7
-    assert result.failed == 0
+    np.testing.assert_array_equal(dataset.x_train[:][..., 0], x.astype(np.float32))
+    assert dataset.x_train[:].dtype == np.float32

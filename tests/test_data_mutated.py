@@ -1,0 +1,10 @@
+"""A sample of the mutated files; `python -m tests.mutated_files` has them all."""
+
+import pytest
+
+from tests import mutated_files
+
+
+def test_mutated_files_are_read_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mutated_files.main(["--count", "63", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.startswith("63 mutated files: ")
