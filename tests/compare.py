@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import without_effort
+
 Function = Callable[..., Any]
 
 
@@ -27,6 +29,12 @@ def pullback(
 @cache
 def jitted_pullback(function: Function) -> Function:
     return jax.jit(partial(pullback, function))
+
+
+@cache
+def true_pullback(function: Function) -> Function:
+    """Of what is compared with, in float64: how well it is compiled is not asked."""
+    return jax.jit(partial(pullback, function), compiler_options=without_effort())
 
 
 def assert_close(got: Any, want: Any, tolerance: float, names: Sequence[str] | None = None) -> None:

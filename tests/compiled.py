@@ -1,11 +1,53 @@
-"""Programs that are compiled once, and looked up in a directory when they are met again."""
+"""Programs that are not to take long to compile: without effort, or once and then looked up in a directory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
+import pytest
+from jax._src import compiler
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+WITHOUT_EFFORT = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,  # loops are LLVM's code at once, not first MLIR's
+    "xla_cpu_parallel_codegen_split_count": 1,  # one module, not one for each thread
+}
+
+
+@cache
+def without_effort() -> dict[str, Any]:
+    """`jax.jit`'s ``compiler_options`` for a fifth of the time: those of them that this version of XLA has."""
+
+    def has(name: str, value: Any) -> bool:
+        try:
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            return False
+        return True
+
+    return {name: value for name, value in WITHOUT_EFFORT.items() if has(name, value)}
+
+
+@contextmanager
+def compiled_without_effort() -> Iterator[None]:
+    """Everything, single operations too, for which JAX has no such setting."""
+    options, of_jax = tuple(without_effort().items()), compiler.get_compile_options
+
+    def with_options(*args: Any, **kwargs: Any) -> Any:
+        found = of_jax(*args, **kwargs)
+        found.env_option_overrides = [*found.env_option_overrides, *options]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", with_options)
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.compiled import compiled_in
+from tests.compiled import compiled_in, compiled_without_effort
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -16,9 +16,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 @pytest.fixture(scope="module")
 def quickly_compiled() -> Iterator[None]:
     """For modules that compile much and compute little. The table of gradients is compiled as a user's program is."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with compiled_without_effort():
+        yield
 
 
 @pytest.fixture(scope="module")

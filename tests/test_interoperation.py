@@ -16,6 +16,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jaxbn
 from tests.compare import assert_close
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 DEVICES = 8
 
 
