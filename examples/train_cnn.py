@@ -12,14 +12,13 @@ import argparse
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
+from progress import shown_progress
 
 from jaxbn import cnn, data, training
 
@@ -70,22 +69,13 @@ def train(dataset: data.Dataset, options: argparse.Namespace) -> tuple[training.
     keys = jnp.stack([jax.random.key(options.seed + member) for member in range(options.ensemble)])
     state = training.create_train_state(keys if options.ensemble > 1 else keys[0], config, optimizer)
 
-    run = training.fit(state, dataset, optimizer, epochs=options.epochs, batch_size=options.batch_size)
     history = []
-    for epoch in range(1, options.epochs + 1):
-        bar = tqdm(
-            islice(run, batches),
-            total=batches,
-            desc=f"epoch {epoch:{len(str(options.epochs))}}/{options.epochs}",
-            bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}{postfix}",
-        )
-        for latest in bar:
+    with shown_progress(options.epochs) as show:
+        for latest in training.fit(state, dataset, optimizer, epochs=options.epochs, batch_size=options.batch_size):
             state, progress = latest
-            text = f"loss {np.mean(progress.train.loss):.4f}, accuracy {np.mean(progress.train.accuracy):.1%}"
+            show(progress)
             if progress.test is not None:
-                text += f", test {np.mean(progress.test.accuracy):.1%}"
                 history.append(progress)
-            bar.set_postfix_str(text, refresh=False)
     return state, history
 
 

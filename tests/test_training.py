@@ -337,6 +337,6 @@ def test_a_key_must_be_a_key() -> None:
 
 
 def test_import_needs_the_core_dependencies_only() -> None:
-    extras = ["grain", "matplotlib", "orbax", "PIL", "sklearn", "tqdm"]
+    extras = ["flatbuffers", "grain", "matplotlib", "orbax", "PIL", "sklearn", "tensorboardX", "tqdm"]
     program = f"import sys; sys.modules |= dict.fromkeys({extras}); import jaxbn.training, jaxbn.data"
     subprocess.run([sys.executable, "-c", program], check=True)

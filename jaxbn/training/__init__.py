@@ -9,9 +9,12 @@ Everything random comes from the state's key, and everything that a run has reac
 from a state in the middle of a run is the rest of that run.
 """
 
+from .augmentation import Augmentation as Augmentation
 from .devices import data_mesh as data_mesh, spread as spread
 from .evaluation import evaluate as evaluate, predict as predict, vote as vote
 from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
+from .profiling import trace_steps as trace_steps
+from .records import Record as Record, recorder as recorder
 from .state import (
     Metrics as Metrics,
     TrainState as TrainState,

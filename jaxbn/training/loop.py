@@ -25,6 +25,7 @@ class Progress(NamedTuple):
     train: Metrics  # the mean over this epoch's finite batches so far, each as it was before its step
     test: Metrics | None  # only after an epoch's last batch
     skipped: int = 0  # batches in a row, up to this one, that were not finite; of an ensemble the most of any member
+    batch_metrics: Metrics | None = None  # of this batch alone, before its step
 
 
 class DivergedError(RuntimeError):
@@ -109,7 +110,11 @@ def fit(
         if skipped.max() > patience:
             raise _diverged(state, place + 1, metrics.finite)
         test = evaluate(state, dataset.x_test, dataset.y_test) if batch + 1 == batches else None
-        yield state, Progress(epoch + 1, batch + 1, batches, state.epoch.metrics, test, int(skipped.max()))
+        batch_metrics = Metrics(metrics.loss, metrics.accuracy)
+        yield (
+            state,
+            Progress(epoch + 1, batch + 1, batches, state.epoch.metrics, test, int(skipped.max()), batch_metrics),
+        )
 
 
 def _diverged(state: TrainState, step: int, finite: Finite) -> DivergedError:
