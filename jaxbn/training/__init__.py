@@ -9,9 +9,15 @@ Everything random comes from the state's key, and everything that a run has reac
 from a state in the middle of a run is the rest of that run.
 """
 
+from .checkpoints import Checkpoints as Checkpoints
 from .devices import data_mesh as data_mesh, spread as spread
 from .evaluation import evaluate as evaluate, predict as predict, vote as vote
 from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
+from .saved import (
+    Checkpoint as Checkpoint,
+    CheckpointError as CheckpointError,
+    load_checkpoint as load_checkpoint,
+)
 from .state import (
     Metrics as Metrics,
     TrainState as TrainState,
