@@ -10,11 +10,17 @@ from a state in the middle of a run is the rest of that run.
 """
 
 from .augmentation import Augmentation as Augmentation
+from .checkpoints import Checkpoints as Checkpoints
 from .devices import data_mesh as data_mesh, spread as spread
 from .evaluation import evaluate as evaluate, predict as predict, vote as vote
 from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
 from .profiling import trace_steps as trace_steps
 from .records import Record as Record, recorder as recorder
+from .saved import (
+    Checkpoint as Checkpoint,
+    CheckpointError as CheckpointError,
+    load_checkpoint as load_checkpoint,
+)
 from .state import (
     Metrics as Metrics,
     TrainState as TrainState,

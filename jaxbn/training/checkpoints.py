@@ -1,0 +1,196 @@
+"""Checkpoints of a training run, written by Orbax beside the training.
+
+A directory holds ``save_0``, ``save_1``, …, each a `Checkpoint`. A save is written under another name and renamed when
+all of it is there, so that at any moment the last one is whole. Public:
+
+    Checkpoints(directory, settings)             of a run: `restore`, `save`
+    load_checkpoint(path, best=False)            one of any run: a `Checkpoint` with `.settings`, `.history`, `.step`;
+                                                 `.into(state)` is the state as it was saved
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from .saved import CheckpointError, Content, arrays_of, digest, names_of, newest, orbax_files, reason, saves
+from .state import TrainState
+
+LAST = 3  # so many are kept, and the best besides
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a directory of their own.
+
+    The last three are kept, the one of the best test accuracy, and whatever was found damaged. Of several processes
+    each must make the same calls, and all must see the same directory.
+
+    Args:
+        directory: Made if need be; otherwise empty, or with checkpoints in it.
+        settings: What must be the same whenever the run goes on, as JSON has it.
+
+    Attributes:
+        resumed: The checkpoint that `restore` has loaded; None if there was none.
+        damaged: What is wrong with each newer one, in a sentence that names it.
+
+    Raises:
+        CheckpointError: the directory is a file, holds something else or cannot be written to.
+        ImportError: Orbax is not installed.
+
+    Example:
+        >>> import optax
+        >>> from jaxbn import cnn, training
+        >>> state = training.create_train_state(jax.random.key(0), cnn.CNNConfig(features=(4,)), optax.adam(1e-3))
+        >>> with Checkpoints(directory, {"features": [4], "seed": 0}) as checkpoints:
+        ...     state, history = checkpoints.restore(state)
+        ...     path = checkpoints.save(state, history)
+        >>> path.name
+        'save_0'
+    """
+
+    def __init__(self, directory: str | Path, settings: Mapping[str, Any]):
+        self.resumed: Path | None = None
+        self.damaged: list[str] = []
+        self._directory, self._settings = Path(directory), _as_json(dict(settings))
+        self._kept: set[int] = set()  # those that are damaged
+        self._best: int | None = None
+        self._best_accuracy: float | None = None
+        self._writing: Content | None = None
+        _make_directory(self._directory)
+        self._next = max(saves(self._directory), default=-1) + 1
+        self._writer = orbax_files("Checkpoints").Writer(self._directory, LAST)
+
+    def restore(self, state: TrainState) -> tuple[TrainState, list[dict[str, Any]]]:
+        """The newest checkpoint that is whole, which must be of a run of the same settings.
+
+        Args:
+            state: The run's first one. What is restored lies on the devices that it lies on.
+
+        Returns:
+            The saved state and its history; the given state and an empty history where there is no checkpoint.
+
+        Raises:
+            CheckpointError: the settings or the state are other ones, or all checkpoints are damaged.
+        """
+        checkpoint, damaged = newest(self._directory)
+        self.damaged, self._kept = list(damaged.values()), set(damaged)
+        _check_processes_agree(self._directory, checkpoint.step if checkpoint else -1)
+        if checkpoint is None:
+            if damaged:
+                raise CheckpointError("; ".join(self.damaged))
+            return state, []
+        self._check_settings(checkpoint.path, checkpoint.settings)
+        surplus = checkpoint.arrays.keys() - names_of(state)
+        if surplus:
+            raise CheckpointError(f"{checkpoint.path}: it has {min(surplus)}, and the run has not")
+        self.resumed, content = checkpoint.path, checkpoint.content
+        self._best, self._best_accuracy = content.best, content.best_accuracy
+        self._kept.update(content.damaged)
+        return checkpoint.into(state), checkpoint.history
+
+    def save(self, state: TrainState, history: Sequence[Mapping[str, Any]], *, accuracy: float | None = None) -> Path:
+        """Begin to write a checkpoint, once the one before is written.
+
+        Args:
+            state: It is copied before this returns.
+            history: What else to keep of the run, such as the metrics of each epoch, as JSON has it.
+            accuracy: On the test images, if they have just been evaluated.
+
+        Returns:
+            Where the checkpoint will be.
+
+        Raises:
+            CheckpointError: the save before this one, or the beginning of this one, has failed. The checkpoints that
+                were there are still there.
+        """
+        self.wait()
+        best, best_accuracy = self._best, self._best_accuracy
+        if accuracy is not None and (best_accuracy is None or accuracy >= best_accuracy):
+            best, best_accuracy = self._next, float(accuracy)
+        arrays, keys = arrays_of(state)
+        step = int(arrays["step"].max())
+        kept = sorted(self._kept)
+        content = Content(self._settings, _as_json(list(history)), step, best, best_accuracy, kept, keys)
+        sealed = content._asdict() | {"sha256": digest(content._asdict(), arrays)}
+        self._writing = content
+        try:
+            self._writer.begin(self._next, sealed, arrays, best, self._kept)
+        except Exception as error:
+            raise self._failed(error) from error
+        return self._path(self._next)
+
+    def wait(self) -> None:
+        """Wait until the last save is written.
+
+        Raises:
+            CheckpointError: it has failed.
+        """
+        try:
+            self._writer.wait()
+        except Exception as error:
+            raise self._failed(error) from error
+        if self._writing is not None:
+            self._best, self._best_accuracy = self._writing.best, self._writing.best_accuracy
+            self._writing = None
+            self._next += 1
+
+    def _failed(self, error: Exception) -> CheckpointError:
+        self._writing = None
+        return CheckpointError(f"{self._path(self._next)} cannot be written ({reason(error)})")
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"save_{number}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        """Waits for the last save. Its failure is raised, or noted on the exception that is leaving already."""
+        try:
+            self.wait()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
+        finally:
+            self._writer.close()
+
+    def _check_settings(self, path: Path, there: dict[str, Any]) -> None:
+        unset = "unset"
+        differing = [
+            f"{name} is {there.get(name, unset)} there and {self._settings.get(name, unset)} here"
+            for name in sorted(there.keys() | self._settings.keys())
+            if there.get(name, unset) != self._settings.get(name, unset)
+        ]
+        if differing:
+            raise CheckpointError(f"{path} is of a run with other settings: {'; '.join(differing)}")
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        names = [each.name for each in directory.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        raise CheckpointError(f"{directory}: {error.strerror}") from error
+    if names and not any(name.startswith("save_") for name in names):
+        raise CheckpointError(f"{directory} is no directory of checkpoints: {min(names)} is in it, and no save_0")
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise CheckpointError(f"{directory} cannot be written to")
+
+
+def _check_processes_agree(directory: Path, step: int) -> None:
+    if jax.process_count() > 1:
+        steps = multihost_utils.process_allgather(np.int32(step))
+        if steps.min() != steps.max():
+            raise CheckpointError(f"{directory}: the processes do not see the same checkpoints there")
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it will be read: lists for tuples."""
+    return json.loads(json.dumps(value))

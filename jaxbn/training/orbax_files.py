@@ -1,0 +1,97 @@
+"""What Orbax writes and reads: the one file that imports it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import handlers, type_handlers
+from orbax.checkpoint.checkpoint_managers import PreservationContext
+
+PREFIX = "save"
+
+
+class Writer:
+    """Writes checkpoints in the background, one after the other.
+
+    Args:
+        directory: There already.
+        last: How many of the last ones are kept.
+    """
+
+    def __init__(self, directory: Path, last: int):
+        self._preserved = _Preserved(last)
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        registry = handlers.DefaultCheckpointHandlerRegistry()
+        types = type_handlers.create_type_handler_registry((np.ndarray, _AllWritten(deepcopy_host_arrays=False)))
+        registry.add("state", ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+        registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+        options = ocp.CheckpointManagerOptions(
+            step_prefix=PREFIX,
+            preservation_policy=self._preserved,
+            cleanup_tmp_directories=True,  # of a save that was killed
+            lightweight_initialize=True,  # reads nothing that may be damaged
+            num_deletion_threads=1,
+            # Were they made in the background, a failure would leave threads that wait for them.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, handler_registry=registry)
+
+    def begin(
+        self, number: int, content: dict[str, Any], arrays: dict[str, np.ndarray], best: int | None, damaged: set[int]
+    ) -> None:
+        """Begin to write a checkpoint, then to remove those that are not kept."""
+        self._preserved.best, self._preserved.damaged = best, damaged
+        parts = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), content=ocp.args.JsonSave(content))
+        self._manager.save(number, args=parts, force=True)
+
+    def wait(self) -> None:
+        """Wait until it is written; raises what went wrong."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+        logging.getLogger("absl").removeFilter(_not_of_orbax)
+
+
+class _Preserved:
+    """Which checkpoints are not removed; a `PreservationPolicy`."""
+
+    def __init__(self, last: int):
+        self.last = last
+        self.best: int | None = None
+        self.damaged: set[int] = set()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> list[bool]:
+        whole = [each.step for each in checkpoints if each.step not in self.damaged]
+        return [each.step in {*whole[-self.last :], self.best, *self.damaged} for each in checkpoints]
+
+
+class _AllWritten(type_handlers.NumpyHandler):
+    """Waits for all writes, also when one has failed. Orbax does not: the others then find its event loop closed, and
+    each prints a traceback."""
+
+    async def _background_serialize(self, values, infos, args=None):
+        self._failed: list[Exception] = []
+        await super()._background_serialize(values, infos, args)
+        if self._failed:
+            raise self._failed[0]
+
+    async def _open_and_write(self, value, tspec, ts_context):
+        try:
+            await super()._open_and_write(value, tspec, ts_context)
+        except Exception as error:
+            self._failed.append(error)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute() / "state")
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """What it logs of a failed save, with tracebacks, is raised as well."""
+    return "orbax" not in record.pathname
