@@ -1,7 +1,8 @@
 """Train a small convolutional network on images: handwritten digits, or your own.
 
     python examples/train_cnn.py
-    python examples/train_cnn.py --ensemble 5
+    python examples/train_cnn.py --checkpoint runs/digits      # killed, it goes on when it is started again
+    python examples/train_cnn.py --ensemble 5 --devices 2
     python examples/train_cnn.py --data images.npz --epochs 50
 
 The digits are scikit-learn's 1,797 greyscale images of 8×8. Every gradient of a convolution and of a batch norm comes
@@ -9,39 +10,222 @@ from a hand-written rule of jaxbn; the rest is JAX and Optax. Needs the extra: p
 """
 
 import argparse
-import math
 import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from learning_curves import draw_learning_curves
 from progress import shown_progress
+from training_options import make_parser
 
 from jaxbn import cnn, data, training
+
+History = list[dict[str, Any]]  # a row an epoch, as JSON has it
+
+
+class Stopped(Exception):
+    """The run has been stopped before its end: the process's status, and why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        dataset = data.load_npz(options.data) if options.data else data.load_digits()
+        mesh = use_devices(options)
+        dataset = data.load(options.data) if options.data else data.load_digits()
+        check(options, dataset, mesh)
         options.output.mkdir(parents=True, exist_ok=True)
-    except data.DataError as error:
-        parser.exit(2, f"train_cnn: {error}\n")
+        state, history = train(dataset, mesh, options)
+        report(state, history, dataset, options)
+    except (ValueError, ImportError) as error:  # of what was asked for, or of what the files hold
+        leave(2, error)
     except OSError as error:
-        parser.exit(2, f"train_cnn: --output {str(options.output)!r}: {error.strerror}\n")
+        leave(2, f"{str(error.filename)!r}: {error.strerror}")
+    except training.CheckpointError as error:
+        leave(1, error)
+    except Stopped as stopped:
+        leave(*stopped.args)
+
+
+def leave(status: int, message: object) -> None:
+    print(f"train_cnn: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def say(message: str) -> None:
+    """Of several processes, the first speaks."""
+    if jax.process_index() == 0:
+        print(message, flush=True)
+
+
+def use_devices(options: argparse.Namespace) -> Mesh | None:
+    """What batches are spread over; None is one device of one process."""
+    if options.coordinator:
+        training.join_processes(options.coordinator, options.process_id, options.process_count, options.devices)
+    elif options.devices:
+        training.offer_cpu_devices(options.devices)
+    else:
+        return None
+    return training.data_mesh(options.devices or options.process_count)
+
+
+def check(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None) -> None:
+    """Whether the options go with the images and the devices."""
     count, *size = dataset.x_train.shape
+    devices = 1 if mesh is None else mesh.size
     if options.batch_size > count:
-        parser.error(f"argument --batch-size: {options.batch_size} is more than the {count} training images")
+        raise ValueError(f"argument --batch-size: {options.batch_size} is more than the {count} training images")
+    if options.batch_size % devices:
+        raise ValueError(f"argument --batch-size: {options.batch_size} is no multiple of the {devices} devices")
+    if options.shift >= min(size[:2]):
+        raise ValueError(f"argument --shift: {options.shift} is not below the images' sides, {size[0]} and {size[1]}")
+    if options.local_batch_norm and mesh is None:
+        raise ValueError("argument --local-batch-norm: it is of several devices; --devices says how many")
     shown = "×".join(map(str, size))
-    print(f"{count} training and {len(dataset.x_test)} test images of {shown}, {dataset.classes} classes")
+    say(f"{count} training and {len(dataset.x_test)} test images of {shown}, {dataset.classes} classes")
 
-    state, history = train(dataset, options)
 
+def train(dataset: data.Dataset, mesh: Mesh | None, options: argparse.Namespace) -> tuple[training.TrainState, History]:
+    """The trained network or ensemble, and its metrics of each epoch."""
+    state, optimizer = begin(dataset, options)
+    if mesh is not None:
+        state = training.spread(state, mesh)
+    with ExitStack() as opened:
+        interruption = opened.enter_context(training.Interruption())
+        checkpoints = opened.enter_context(checkpoints_of(options, settings(options, dataset, mesh)))
+        state, history = resume(state, checkpoints) if checkpoints else (state, [])
+        watch = opened.enter_context(watched(options, int(np.max(state.step))))
+        run = steps(state, dataset, optimizer, options)
+        try:
+            for state, progress in run:
+                watch(progress)
+                if progress.test is not None:
+                    history.append(row(progress))
+                stopping = training.agree(interruption.signal is not None)
+                if checkpoints and (stopping or is_due(progress, options)):
+                    accuracy = None if progress.test is None else float(np.mean(progress.test.accuracy))
+                    checkpoints.save(state, history, accuracy=accuracy)
+                if stopping:
+                    name, number = interruption.signal.name, interruption.signal.value
+                    raise Stopped(128 + number, f"stopped by {name} after step {progress.step}; {kept(checkpoints)}")
+        except training.DivergedError as error:
+            raise Stopped(1, f"{error}; {kept(checkpoints)}") from error
+    return state, history
+
+
+def begin(
+    dataset: data.Dataset, options: argparse.Namespace
+) -> tuple[training.TrainState, optax.GradientTransformation]:
+    """The network or ensemble before its first step."""
+    steps = options.epochs * (len(dataset.x_train) // options.batch_size)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    optimizer = optax.adamw(schedule)
+    config = cnn.CNNConfig(
+        classes=dataset.classes, in_channels=dataset.x_train.shape[-1], features=tuple(options.features)
+    )
+    # One key trains one network, several keys an ensemble; but for rounding, a member is what its seed trains alone.
+    keys = jnp.stack([jax.random.key(options.seed + member) for member in range(options.ensemble)])
+    return training.create_train_state(keys if options.ensemble > 1 else keys[0], config, optimizer), optimizer
+
+
+def settings(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None) -> dict[str, Any]:
+    """What decides the numbers of a run: what must be the same when it goes on."""
+    names = ("features", "ensemble", "seed", "epochs", "batch_size", "learning_rate", "shift", "flip", "crop")
+    return {name: getattr(options, name) for name in names} | {
+        "data": data.fingerprint(dataset),
+        "image_shape": dataset.x_train.shape[1:],
+        "classes": dataset.classes,
+        "local_batch_norm": mesh.size if mesh is not None and options.local_batch_norm else None,
+    }
+
+
+def checkpoints_of(options: argparse.Namespace, settings: dict[str, Any]) -> Any:
+    return training.Checkpoints(options.checkpoint, settings) if options.checkpoint else nullcontext()
+
+
+def resume(state: training.TrainState, checkpoints: training.Checkpoints) -> tuple[training.TrainState, History]:
+    """The newest checkpoint that is whole, if there is one."""
+    state, history = checkpoints.restore(state)
+    if jax.process_index() == 0:
+        for damage in checkpoints.damaged:
+            print(f"train_cnn: {damage}", file=sys.stderr)
+    if checkpoints.resumed:
+        say(f"going on from {checkpoints.resumed}, after step {np.max(state.step)}")
+    return state, history
+
+
+def kept(checkpoints: training.Checkpoints | None) -> str:
+    """Where a run that was stopped can go on from."""
+    if checkpoints is None:
+        return "nothing is kept without --checkpoint"
+    checkpoints.wait()
+    return f"the last checkpoint is {checkpoints.last}" if checkpoints.last else "there is no checkpoint yet"
+
+
+def is_due(progress: training.Progress, options: argparse.Namespace) -> bool:
+    return progress.test is not None or bool(options.save_every and progress.step % options.save_every == 0)
+
+
+def steps(
+    state: training.TrainState,
+    dataset: data.Dataset,
+    optimizer: optax.GradientTransformation,
+    options: argparse.Namespace,
+) -> Iterator[tuple[training.TrainState, training.Progress]]:
+    augment = training.Augmentation(options.shift, options.flip, options.crop)
+    run = training.fit(
+        state,
+        dataset,
+        optimizer,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        augment=None if augment == training.Augmentation() else augment,
+        local_batch_norm=options.local_batch_norm,
+        patience=options.patience,
+    )
+    if options.profile:
+        left = options.epochs * (len(dataset.x_train) // options.batch_size) - int(np.max(state.step))
+        run = training.trace_steps(run, options.profile, steps=left)
+    return run
+
+
+@contextmanager
+def watched(options: argparse.Namespace, step: int) -> Iterator[Callable[[training.Progress], None]]:
+    """Gives ``watch(progress)``, which shows and writes down each step."""
+    if jax.process_index() > 0:
+        yield lambda progress: None
+        return
+    files = {"lines": options.output / "metrics.jsonl", "tensorboard": options.tensorboard}
+    with training.recorder(step, **files) as record, shown_progress(options.epochs) as show:
+
+        def watch(progress: training.Progress) -> None:
+            record(progress)
+            show(progress)
+
+        yield watch
+
+
+def row(progress: training.Progress) -> dict[str, Any]:
+    """An epoch's metrics: numbers, or lists with one of each member."""
+    return {"epoch": progress.epoch} | {
+        f"{part}_{name}": np.asarray(metric).tolist()
+        for part in ("train", "test")
+        for name, metric in getattr(progress, part)._asdict().items()
+    }
+
+
+def report(state: training.TrainState, history: History, dataset: data.Dataset, options: argparse.Namespace) -> None:
+    """What the network gets right, where it errs, and how it came to that."""
     logits = training.predict(state, dataset.x_test).reshape(options.ensemble, -1, dataset.classes)
+    if jax.process_index() > 0:
+        return
     answers = logits.argmax(-1)
     vote = np.asarray(training.vote(logits)).argmax(-1)
     if options.ensemble > 1:
@@ -54,29 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picture = options.output / "learning_curves.png"
     draw_learning_curves(history, picture)
     print(f"learning curves: {picture}")
-
-
-def train(dataset: data.Dataset, options: argparse.Namespace) -> tuple[training.TrainState, list[training.Progress]]:
-    """The trained network or ensemble, and its progress at the end of each epoch."""
-    batches = len(dataset.x_train) // options.batch_size
-    steps = options.epochs * batches
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
-    optimizer = optax.adamw(schedule)
-    config = cnn.CNNConfig(
-        classes=dataset.classes, in_channels=dataset.x_train.shape[-1], features=tuple(options.features)
-    )
-    # One key trains one network, several keys an ensemble; but for rounding, a member is what its seed trains alone.
-    keys = jnp.stack([jax.random.key(options.seed + member) for member in range(options.ensemble)])
-    state = training.create_train_state(keys if options.ensemble > 1 else keys[0], config, optimizer)
-
-    history = []
-    with shown_progress(options.epochs) as show:
-        for latest in training.fit(state, dataset, optimizer, epochs=options.epochs, batch_size=options.batch_size):
-            state, progress = latest
-            show(progress)
-            if progress.test is not None:
-                history.append(progress)
-    return state, history
 
 
 def print_confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> None:
@@ -97,76 +258,6 @@ def print_confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> No
             label, answer = divmod(int(place), classes)
             if mistakes[label, answer]:
                 print(f"{mistakes[label, answer]:5} times class {label} was taken for {answer}")
-
-
-def draw_learning_curves(history: list[training.Progress], path: Path) -> None:
-    """Loss and accuracy after each epoch; of an ensemble the mean, and each member in a thin line."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for part, color, name in (("train", "C0", "training, while it learns"), ("test", "C1", "test, after the epoch")):
-        metrics = [getattr(progress, part) for progress in history]
-        loss = np.stack([each.loss for each in metrics]).reshape(len(metrics), -1)
-        percent = 100 * np.stack([each.accuracy for each in metrics]).reshape(len(metrics), -1)
-        for axes, curves, last in zip(panels, (loss, percent), (".4f", ".1f"), strict=True):
-            mean, epochs = curves.mean(1), range(1, len(curves) + 1)
-            if curves.shape[1] > 1:
-                axes.plot(epochs, curves, color=color, linewidth=0.6, alpha=0.5)
-            axes.plot(
-                epochs, mean, color=color, marker="o", markersize=3, label=f"{name}: {mean[-1]:{last}} at the end"
-            )
-    panels[0].set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
-    panels[1].set(title="Accuracy", xlabel="epoch", ylabel="images told right (%)")
-    for axes in panels:
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=150)
-
-
-def number(kind: type, wanted: str, allowed: Callable[[float], bool]) -> Callable[[str], float]:
-    """A type for argparse: what `kind` reads and `allowed` accepts."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not allowed(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
-
-    return parse
-
-
-def make_parser() -> argparse.ArgumentParser:
-    count = number(int, "a whole number from 1", lambda value: value >= 1)
-    seed = number(int, "a whole number from 0 to 2³⁰", lambda value: 0 <= value <= 2**30)
-    rate = number(float, "a finite number above 0", lambda value: 0 < value < math.inf)
-    parser = argparse.ArgumentParser(
-        description="Train a small convolutional network on images, then show what it gets right and where it errs."
-    )
-    add = parser.add_argument
-    about = """images of your own: a file of numpy.savez with x_train, y_train, x_test and y_test, as Keras ships its
-        data sets; images (n, height, width) or (n, height, width, channels), uint8 or floating, labels whole numbers
-        from 0 (default: scikit-learn's handwritten digits)"""
-    add("--data", type=Path, metavar="PATH.npz", help=about)
-    about = "how often to go through the training images (default: %(default)s)"
-    add("--epochs", type=count, default=20, metavar="N", help=about)
-    about = "images that each step learns from (default: %(default)s)"
-    add("--batch-size", type=count, default=32, metavar="N", help=about)
-    about = "peak of the learning rate, which rises for a tenth of the steps, then falls to 0 (default: %(default)s)"
-    add("--learning-rate", type=rate, default=0.01, metavar="RATE", help=about)
-    about = "channels of each block; each but the first halves the image's sides (default: 32 64 128)"
-    add("--features", type=count, nargs="+", default=[32, 64, 128], metavar="N", help=about)
-    about = "networks to train at once, from seeds SEED, SEED+1, …; their averaged vote is tested too (default: 1)"
-    add("--ensemble", type=count, default=1, metavar="N", help=about)
-    about = "decides the first parameters and the order of the images (default: %(default)s)"
-    add("--seed", type=seed, default=0, metavar="SEED", help=about)
-    about = "folder for the picture of the learning curves, made if need be (default: %(default)s)"
-    add("--output", type=Path, default=Path("runs/train_cnn"), metavar="DIR", help=about)
-    return parser
 
 
 if __name__ == "__main__":

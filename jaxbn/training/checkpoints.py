@@ -37,6 +37,7 @@ class Checkpoints:
 
     Attributes:
         resumed: The checkpoint that `restore` has loaded; None if there was none.
+        last: The newest that is known to be whole: the one that was resumed, or the last that `wait` has seen written.
         damaged: What is wrong with each newer one, in a sentence that names it.
 
     Raises:
@@ -56,6 +57,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, settings: Mapping[str, Any]):
         self.resumed: Path | None = None
+        self.last: Path | None = None
         self.damaged: list[str] = []
         self._directory, self._settings = Path(directory), _as_json(dict(settings))
         self._kept: set[int] = set()  # those that are damaged
@@ -89,7 +91,8 @@ class Checkpoints:
         surplus = checkpoint.arrays.keys() - names_of(state)
         if surplus:
             raise CheckpointError(f"{checkpoint.path}: it has {min(surplus)}, and the run has not")
-        self.resumed, content = checkpoint.path, checkpoint.content
+        self.resumed = self.last = checkpoint.path
+        content = checkpoint.content
         self._best, self._best_accuracy = content.best, content.best_accuracy
         self._kept.update(content.damaged)
         return checkpoint.into(state), checkpoint.history
@@ -137,7 +140,7 @@ class Checkpoints:
             raise self._failed(error) from error
         if self._writing is not None:
             self._best, self._best_accuracy = self._writing.best, self._writing.best_accuracy
-            self._writing = None
+            self.last, self._writing = self._path(self._next), None
             self._next += 1
 
     def _failed(self, error: Exception) -> CheckpointError:

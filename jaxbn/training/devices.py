@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from .state import TrainState
@@ -71,3 +72,19 @@ def split(own: Any, mesh: Mesh | None, members: int) -> Any:
         return own
     sharding = NamedSharding(mesh, P(*members * [None], "data"))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), own)
+
+
+def agree(asked: bool) -> bool:
+    """Whether any of the processes was asked, which each of them then knows.
+
+    Args:
+        asked: Of this process.
+
+    Returns:
+        The same in each process. All must call this at the same place.
+
+    Example:
+        >>> agree(False)
+        False
+    """
+    return asked if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(asked)).any())

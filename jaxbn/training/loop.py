@@ -27,6 +27,11 @@ class Progress(NamedTuple):
     skipped: int = 0  # batches in a row, up to this one, that were not finite; of an ensemble the most of any member
     batch_metrics: Metrics | None = None  # of this batch alone, before its step
 
+    @property
+    def step(self) -> int:
+        """From 1 in the run."""
+        return (self.epoch - 1) * self.batches + self.batch
+
 
 class DivergedError(RuntimeError):
     """Step after step was not finite. The message names the last one and the first thing in it that was not.

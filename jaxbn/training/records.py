@@ -76,7 +76,7 @@ def _json_lines(path: str | PathLike[str], step: int) -> Iterator[Record]:
         file.truncate(_end_of(file, step))
 
         def record(progress: Progress) -> None:
-            fields = {"step": _step(progress), "epoch": progress.epoch, "skipped": progress.skipped}
+            fields = {"step": progress.step, "epoch": progress.epoch, "skipped": progress.skipped}
             fields |= {name: _json(value) for name, value in _measured(progress).items()}
             file.write(json.dumps(fields, allow_nan=False).encode() + b"\n")
             file.flush()
@@ -114,13 +114,9 @@ def _tensorboard(directory: str | PathLike[str], step: int) -> Iterator[Record]:
         def record(progress: Progress) -> None:
             for name, value in _measured(progress).items():
                 for member, number in enumerate(np.atleast_1d(value)):
-                    writer.add_scalar(f"{name}/{member}" if value.ndim else name, number, _step(progress))
+                    writer.add_scalar(f"{name}/{member}" if value.ndim else name, number, progress.step)
 
         yield record
-
-
-def _step(progress: Progress) -> int:
-    return (progress.epoch - 1) * progress.batches + progress.batch
 
 
 def _measured(progress: Progress) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         finite = Finite(*map(_finite, (running, metrics.loss, gradients, params)))
         new = state._replace(params=params, running=running, opt_state=opt_state)
-        return _gated(state, new, metrics, finite), StepMetrics(*metrics, finite)
+        return _gated(state, new, metrics, finite), StepMetrics(metrics.loss, metrics.accuracy, finite)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=None if mesh is None else NamedSharding(mesh, P()))
     def step(state, images, labels):
