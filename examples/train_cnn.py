@@ -11,6 +11,7 @@ from a hand-written rule of jaxbn; the rest is JAX and Optax. Needs the extra: p
 
 import argparse
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leave(1, error)
     except Stopped as stopped:
         leave(*stopped.args)
+    except KeyboardInterrupt:  # before the training or after it
+        leave(128 + signal.SIGINT, "stopped by SIGINT")
 
 
 def leave(status: int, message: object) -> None:
@@ -94,11 +97,11 @@ def check(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None)
 
 def train(dataset: data.Dataset, mesh: Mesh | None, options: argparse.Namespace) -> tuple[training.TrainState, History]:
     """The trained network or ensemble, and its metrics of each epoch."""
-    state, optimizer = begin(dataset, options)
-    if mesh is not None:
-        state = training.spread(state, mesh)
     with ExitStack() as opened:
         interruption = opened.enter_context(training.Interruption())
+        state, optimizer = begin(dataset, options)
+        if mesh is not None:
+            state = training.spread(state, mesh)
         checkpoints = opened.enter_context(checkpoints_of(options, settings(options, dataset, mesh)))
         state, history = resume(state, checkpoints) if checkpoints else (state, [])
         watch = opened.enter_context(watched(options, int(np.max(state.step))))
