@@ -210,7 +210,7 @@ def test_more_than_this_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files, "_memory", lambda: 378)
     assert data.load_npz(tmp_path / "images.npz").classes == 3
     monkeypatch.setattr(files, "_memory", lambda: 377)
-    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); save"):
+    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); plain"):
         data.load_npz(tmp_path / "images.npz")
 
 
