@@ -80,17 +80,17 @@ def npy(array: np.ndarray) -> bytes:
     return written(lambda file: np.save(file, array))
 
 
-def image_files() -> dict[str, bytes]:
+def image_files(kind: str = "PNG") -> dict[str, bytes]:
     """By class: the order within a class is the arrays'."""
     return {
-        f"{part}/{'abc'[label]}/{number:02}.png": png(image)
+        f"{part}/{'abc'[label]}/{number:02}.{kind.lower()}": picture(image, kind)
         for part, images, labels in (("train", *COLOUR[:2]), ("test", *COLOUR[2:]))
         for number, (image, label) in enumerate(zip(images, labels, strict=True))
     }
 
 
-def png(image: np.ndarray) -> bytes:
-    return written(lambda file: Image.fromarray(image).save(file, "PNG"))
+def picture(image: np.ndarray, kind: str = "PNG") -> bytes:
+    return written(lambda file: Image.fromarray(image).save(file, kind))
 
 
 def written(write: Callable[[BytesIO], object]) -> bytes:

@@ -22,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,9 +32,12 @@ import PIL
 from tqdm import tqdm
 
 from jaxbn import data
-from tests.data_files import FORMATS, put
+from tests.data_files import COLOUR, FORMATS, Format, image_files, put
 from tests.mutations import mutated
 
+KINDS = FORMATS | {
+    f"folder, {kind}": Format(partial(image_files, kind), data.load_folder, COLOUR) for kind in ("JPEG", "BMP")
+}
 ADDRESS_SPACE = 64 << 20
 ALLOCATED = 8 << 20
 SECONDS = 10
@@ -63,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def summary(given: argparse.Namespace) -> dict[str, Any]:
     cases = list(tqdm(results(given.seed, given.count), total=given.count, unit="file", disable=None))
     good = [case for case in cases if case["outcome"] in ("refused", "read")]
-    by_format = {kind: Counter(case["outcome"] for case in good if case["format"] == kind) for kind in FORMATS}
+    by_format = {kind: Counter(case["outcome"] for case in good if case["format"] == kind) for kind in KINDS}
     mutations = sorted({case["mutation"] for case in good})
     outcomes = Counter(case["outcome"] for case in good)
     return {
@@ -105,15 +109,15 @@ def results(seed: int, count: int) -> Iterator[dict[str, Any]]:
 
 def work(seed: int, first: int, count: int) -> None:
     """Prints what comes of each case as a line of JSON, at once."""
-    for kind in FORMATS:  # what Pillow and others import and keep does not count
-        assert outcome_of(FORMATS[kind].files(), FORMATS[kind].name) == "read"
+    for kind in KINDS:  # what Pillow and others import and keep does not count
+        assert outcome_of(KINDS[kind].files(), KINDS[kind].name) == "read"
     warnings.simplefilter("error")
     for case in range(first, count):
         rng = np.random.default_rng([seed, case])
-        kind = sorted(FORMATS)[case % len(FORMATS)]
-        mutation, files = mutated(rng, FORMATS[kind].files())
+        kind = sorted(KINDS)[case % len(KINDS)]
+        mutation, files = mutated(rng, KINDS[kind].files())
         with bounded() as allocated:
-            outcome = outcome_of(files, FORMATS[kind].name)
+            outcome = outcome_of(files, KINDS[kind].name)
         if allocated() > ALLOCATED + 3 * max(map(len, files.values()), default=0):
             outcome = f"{allocated()} bytes were allocated, {outcome}"
         result = {"case": case, "format": kind, "mutation": mutation, "outcome": outcome, "allocated": allocated()}

@@ -27,8 +27,8 @@ WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {
         "/test_batch.bin' holds the label 255; CIFAR-10's are from 0 to 9",
     ),
     "one class": (
-        {name: bytes(3073) for name in GOOD},
-        ": every label in the labels is 0",
+        dict.fromkeys(GOOD, bytes(3073)),
+        ": every label in the batches is 0; at least two classes are wanted",
     ),
 }
 

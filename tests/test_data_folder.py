@@ -11,16 +11,15 @@ import pytest
 from PIL import Image
 
 from jaxbn import data
-from tests.data_files import COLOUR, image_files, png, put, written
+from tests.data_files import COLOUR, image_files, picture, put, written
 
 GOOD = image_files()
 SOME = "train/b/01.png"
 SOME_PNG = GOOD[SOME]
 
 
-def saved(image: np.ndarray, kind: str, mode: str | None = None) -> bytes:
-    picture = Image.fromarray(image)
-    return written(lambda file: (picture.convert(mode) if mode else picture).save(file, kind))
+def with_a_palette(kind: str) -> bytes:
+    return written(lambda file: Image.fromarray(COLOUR.x_train[0]).convert("P").save(file, kind))
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -48,15 +47,15 @@ WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {
     "a folder in a class": ({"train/b/more/1.png": SOME_PNG}, "/train/b/more': Is a directory"),
     "text": ({SOME: b"text"}, NO_IMAGE),
     "empty": ({SOME: b""}, NO_IMAGE),
-    "a GIF": ({SOME: saved(COLOUR.x_train[0], "GIF", "P")}, NO_IMAGE),
+    "a GIF": ({SOME: with_a_palette("GIF")}, NO_IMAGE),
     "a damaged header": ({SOME: flipped(SOME_PNG, 20)}, NO_IMAGE),
     "cut in the header": ({SOME: SOME_PNG[:25]}, NO_IMAGE),
     "a decompression bomb": ({SOME: with_size(SOME_PNG, 60_000, 60_000)}, NO_IMAGE),
     "what may be one": ({SOME: with_size(SOME_PNG, 10_000, 10_000)}, NO_IMAGE),
-    "another size": ({SOME: png(COLOUR.x_train[0, :, :3])}, UNLIKE.format("RGB of 3 by 5 pixels")),
-    "another mode": ({SOME: png(COLOUR.x_train[0, ..., 0])}, UNLIKE.format("L of 4 by 5 pixels")),
-    "a palette": ({name: saved(COLOUR.x_train[0], "PNG", "P") for name in GOOD}, "/00.png' has Pillow's mode P; L, LA"),
-    "sixteen bits": ({name: png(np.zeros((5, 4), np.uint16)) for name in GOOD}, "' has Pillow's mode I;16; L, LA"),
+    "another size": ({SOME: picture(COLOUR.x_train[0, :, :3])}, UNLIKE.format("RGB of 3 by 5 pixels")),
+    "another mode": ({SOME: picture(COLOUR.x_train[0, ..., 0])}, UNLIKE.format("L of 4 by 5 pixels")),
+    "a palette": ({name: with_a_palette("PNG") for name in GOOD}, "/00.png' has Pillow's mode P; L, LA"),
+    "sixteen bits": ({name: picture(np.zeros((5, 4), np.uint16)) for name in GOOD}, "' has Pillow's mode I;16; L, LA"),
 }
 
 
@@ -94,7 +93,7 @@ def test_damaged_pixels_are_met_when_they_are_read(tmp_path: Path, content: byte
 
 def test_every_flipped_bit_of_the_pixels_is_noticed(tmp_path: Path) -> None:
     """In what is compressed as two values are, most flips only make another image."""
-    content = png(np.random.default_rng(0).integers(0, 2, (30, 20), np.uint8))
+    content = picture(np.random.default_rng(0).integers(0, 2, (30, 20), np.uint8))
     put(tmp_path, dict.fromkeys(GOOD, content))
     images = data.load_folder(tmp_path).x_train
     end = content.index(b"IEND") - 8
@@ -108,7 +107,7 @@ def test_every_flipped_bit_of_the_pixels_is_noticed(tmp_path: Path) -> None:
 def test_an_image_that_goes_or_changes_meanwhile(tmp_path: Path) -> None:
     write(tmp_path, {})
     images = data.load_folder(tmp_path).x_train
-    (tmp_path / SOME).write_bytes(png(COLOUR.x_train[0, :, :3]))
+    (tmp_path / SOME).write_bytes(picture(COLOUR.x_train[0, :, :3]))
     with pytest.raises(data.DataError, match=rf"/{SOME}' has changed since its header was read"):
         images[4:5]
     (tmp_path / SOME).unlink()
@@ -131,7 +130,7 @@ def test_formats_may_be_mixed(tmp_path: Path) -> None:
     """JPEG loses a little of an image without edges."""
     smooth = np.broadcast_to(np.linspace(30, 200, 16).astype(np.uint8)[:, None, None], (16, 16, 3))
     for part in ("train", "test"):
-        put(tmp_path, {f"{part}/{name}/1": saved(smooth, name) for name in ("PNG", "BMP", "JPEG")})
+        put(tmp_path, {f"{part}/{name}/1": picture(smooth, name) for name in ("PNG", "BMP", "JPEG")})
     dataset = data.load_folder(tmp_path)
     np.testing.assert_allclose(dataset.x_train[:], np.stack([smooth] * 3) / 255.0, atol=0.02)
     np.testing.assert_array_equal(dataset.x_test[np.array([0, 2])], np.stack([smooth] * 2) / np.float32(255))
@@ -140,7 +139,7 @@ def test_formats_may_be_mixed(tmp_path: Path) -> None:
 
 def test_labels_are_the_places_of_sorted_names_in_training(tmp_path: Path) -> None:
     names = ["train/b/2", "train/b/1", "train/C/1", "train/a/9", "train/a/10", "test/b/1", "test/C/3"]
-    put(tmp_path, {name: png(np.full((2, 3), number, np.uint8)) for number, name in enumerate(names)})
+    put(tmp_path, {name: picture(np.full((2, 3), number, np.uint8)) for number, name in enumerate(names)})
     put(tmp_path, {"train/.hidden/1": b"", "train/a/.DS_Store": b"", ".git/x": b""})
     dataset = data.load_folder(tmp_path)
     np.testing.assert_array_equal(dataset.y_train, [0, 1, 1, 2, 2])

@@ -4,11 +4,13 @@ import gzip
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxbn import data
+from jaxbn.data import files
 from tests.data_files import GREY, allocating_at_most, idx, idx_files, put
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -95,6 +97,15 @@ def test_a_wrong_compressed_file_gets_one_line_and_little_memory(tmp_path: Path,
         said = one_line(tmp_path)
     assert f"/{IMAGES}.gz' " in said
     assert message in said
+
+
+def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*shape_and_type: object) -> np.ndarray:
+        raise MemoryError
+
+    put(tmp_path, idx_files(".gz"))
+    monkeypatch.setattr(files, "np", SimpleNamespace(empty=refuse, uint8=np.uint8))
+    assert f"/{IMAGES}.gz' is larger than the memory that is left" in one_line(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_more_than_this_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files, "_memory", lambda: 378)
     assert data.load_npz(tmp_path / "images.npz").classes == 3
     monkeypatch.setattr(files, "_memory", lambda: 377)
-    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); save"):
+    with pytest.raises(data.DataError, match=r"images.npz' is larger than this machine's memory \(378 bytes\); plain"):
         data.load_npz(tmp_path / "images.npz")
 
 
@@ -272,8 +273,9 @@ def test_colour_with_a_column_of_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floating_images_are_taken_as_they_are(tmp_path: Path, dtype: type) -> None:
-    x = np.random.default_rng(1).normal(0, 300, (12, 5, 4)).astype(dtype)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_floating_images_are_taken_as_they_are(tmp_path: Path, dtype: type, order: Literal["C", "F"]) -> None:
+    x = np.random.default_rng(1).normal(0, 300, (12, 5, 4)).astype(dtype, order=order)
     npz(x_train=x)(tmp_path / "floating.npz")
     dataset = data.load_npz(tmp_path / "floating.npz")
     np.testing.assert_array_equal(dataset.x_train[:][..., 0], x.astype(np.float32))

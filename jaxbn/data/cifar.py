@@ -56,7 +56,7 @@ def _part(folder: str | os.PathLike[str], names: tuple[str, ...]) -> Part:
         planes = records[:, 1:].reshape(-1, *_PLANES)
         shards.append(Shard(quoted(path), planes.transpose(0, 2, 3, 1)))
         labels.append(_labels(records, quoted(path)))
-    return Part(Shards(shards), np.concatenate(labels), "the images", "the labels")
+    return Part(Shards(shards), np.concatenate(labels), "the batches", "the batches")
 
 
 def _records(path: str) -> UInt8[np.ndarray, "n record"]:

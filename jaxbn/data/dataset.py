@@ -1,6 +1,7 @@
 """What every format becomes: a `Dataset`, whose parts are checked here, the same for all formats."""
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,8 +40,11 @@ class Part(NamedTuple):
     labels_name: str
 
 
+# Of shape, dtype and name: what can be told before anything is read.
+Check = Callable[[tuple[int, ...], np.dtype, str], None]
+
+
 def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
-    """What can be told before any pixel is read."""
     if dtype != np.uint8 and dtype.kind != "f":
         raise DataError(f"{name} has dtype {dtype}; images are uint8 (0 to 255) or floating")
     if len(shape) not in (3, 4):

@@ -95,7 +95,8 @@ def check_deflate(size: int, compressed: int, name: str) -> None:
 def check_memory(size: int, name: str) -> None:
     if size > _memory():
         raise DataError(
-            f"{name} is larger than this machine's memory ({size} bytes); save .npy files, which load_npy maps"
+            f"{name} is larger than this machine's memory ({size} bytes); plain IDX files and .npy files are mapped "
+            "instead"
         )
 
 

@@ -4,14 +4,14 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Shaped
 
-from jaxbn.data.dataset import Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
+from jaxbn.data.dataset import Check, Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
 from jaxbn.data.errors import DataError
 from jaxbn.data.files import Stream, names_in, opened, quoted
 from jaxbn.data.stored import Shard, Shards
@@ -123,7 +123,7 @@ def _files(folder: str | os.PathLike[str], key: str) -> Sequence[str]:
     return [os.path.join(os.fsdecode(folder), name) for name in parts]
 
 
-def _mapped(path: str, check: Callable[[tuple[int, ...], np.dtype, str], None]) -> Shaped[np.ndarray, "..."]:
+def _mapped(path: str, check: Check) -> Shaped[np.ndarray, "..."]:
     with opened(path) as (stream, length):
         header = read_header(stream, length, quoted(path))
         check(header.shape, header.dtype, quoted(path))

@@ -2,13 +2,12 @@
 
 import os
 import zipfile
-from collections.abc import Callable
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxbn.data.dataset import Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
+from jaxbn.data.dataset import Check, Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
 from jaxbn.data.errors import DataError, listed
 from jaxbn.data.files import check_deflate, check_memory, decompressed, errors_of_damage, opened, quoted
 from jaxbn.data.npy import Header, read_header
@@ -67,27 +66,21 @@ def _read_archive(stream: BinaryIO, length: int, name: str) -> dict[str, np.ndar
     if missing:
         raise DataError(f"{name}: no {listed(missing)} in it, but {listed(list(members)) or 'no arrays'}")
     headers = {
-        key: _read_member(archive, members[key], length, check, f"{name}: `{key}`") for key, check in _CHECKS.items()
+        key: _read_header(archive, members[key], length, check, f"{name}: `{key}`") for key, check in _CHECKS.items()
     }
     check_memory(sum(header.size for header in headers.values()), name)
     return {key: _read_array(archive, members[key], headers[key], f"{name}: `{key}`") for key in _CHECKS}
 
 
-def _read_member(
-    archive: zipfile.ZipFile,
-    member: zipfile.ZipInfo,
-    length: int,
-    check: Callable[[tuple[int, ...], np.dtype, str], None],
-    name: str,
-) -> Header:
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, length: int, check: Check, name: str) -> Header:
     """The header of an array, which its member of the archive must hold, as the file must hold the member."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{name} is compressed as NumPy does not; numpy.savez_compressed does it by deflate")
     if member.compress_size > length:
         raise DataError(f"{name} announces {member.compress_size} bytes in a file of {length}")
     check_deflate(member.file_size, member.compress_size, name)
-    with errors_of_damage(name), archive.open(member) as opened_member:
-        header = read_header(opened_member, member.file_size, name)
+    with errors_of_damage(name), archive.open(member) as stream:
+        header = read_header(stream, member.file_size, name)
     check(header.shape, header.dtype, name)
     return header
 

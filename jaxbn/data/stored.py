@@ -100,7 +100,7 @@ def as_float32(pixels: Shaped[np.ndarray, "*shape"], name: str) -> Float32[np.nd
     if pixels.dtype == np.uint8:
         return pixels / np.float32(255)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is caught on the next line
-        images = pixels.astype(np.float32)
+        images = pixels.astype(np.float32, copy=False)
     bad = images.size - np.count_nonzero(np.isfinite(images))
     if bad:
         raise DataError(f"{name} holds {bad} NaN or infinite values (in float32); every pixel must be finite")
