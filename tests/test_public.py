@@ -15,6 +15,7 @@ import jax
 import pytest
 
 import jaxbn
+from tests.compiled import environment_without_effort
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -64,7 +65,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, Any, Any]]:
 
 
 def test_the_readmes_python_runs() -> None:
-    """Each by itself, but in one process, which imports JAX once; under none of the tests' settings."""
+    """Each by itself, but in one process, which imports JAX once; under none of the tests' settings of JAX."""
     text = README.read_text()
     blocks = [
         (text[: block.start(1)].count("\n"), block[1]) for block in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
@@ -72,5 +73,6 @@ def test_the_readmes_python_runs() -> None:
     assert len(blocks) >= 7
     padded = ["\n" * line + block for line, block in blocks]  # a traceback has the README's lines
     run = f"for block in {padded!r}: exec(compile(block, 'README.md', 'exec'), {{'__name__': '__main__'}})"
-    done = subprocess.run([sys.executable, "-c", run], cwd=README.parent, capture_output=True, text=True)
+    env = environment_without_effort()
+    done = subprocess.run([sys.executable, "-c", run], cwd=README.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
