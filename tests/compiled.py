@@ -1,5 +1,6 @@
 """Programs that are not to take long to compile: without effort, or once and then looked up in a directory."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -33,6 +34,12 @@ def without_effort() -> dict[str, Any]:
         return True
 
     return {name: value for name, value in WITHOUT_EFFORT.items() if has(name, value)}
+
+
+def environment_without_effort() -> dict[str, str]:
+    """This process's, for a program of its own."""
+    flags = " ".join(f"--{name}={value}".lower() for name, value in without_effort().items())
+    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxbn.testing import VjpMismatch
+from tests.compiled import environment_without_effort
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -89,7 +90,7 @@ def test_the_quick_form_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, PROGRAM, "--quick"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=environment_without_effort() | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=False,

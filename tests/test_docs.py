@@ -1,7 +1,6 @@
 """`docs/derivation.md`: its examples run, its links lead somewhere, its errata are complete, its figures are right."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from docs import figures
 from docs.figures import convolution, normalisation
 from jaxbn import reference
 from tests.compare import assert_close
+from tests.compiled import environment_without_effort
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -48,10 +48,10 @@ ERRATA = [
 
 
 def test_examples_run() -> None:
-    """By the command on the page, with none of the tests' settings."""
+    """By the command on the page, with none of the tests' settings of JAX."""
     assert TEXT.count("\n>>> ") > 140
     (command,) = re.findall(r"`python (-m doctest \S+)`", TEXT)
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = environment_without_effort() | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

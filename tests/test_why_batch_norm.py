@@ -36,22 +36,32 @@ def load_digits() -> data.Dataset:
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[ModuleType]:
-    """In float64: in float32 two programs part as soon as rounding puts one value on the other side of a ReLU."""
+    """In float64: in float32 two programs part as soon as rounding puts one value on the other side of a ReLU.
+
+    Of ten steps between two looks at the test images, so that twenty have two.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
         module = importlib.import_module("why_batch_norm")
         patch.setattr(module, "CONFIG", CONFIG)
+        patch.setattr(module, "CHUNK", 10)
         patch.setattr(module, "data", SimpleNamespace(load_digits=load_digits))
         yield module
 
 
 @pytest.fixture(scope="module")
 def quick(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, str]:
-    """The reduced form: its results, its folder and what it prints."""
+    """The reduced form, of a third of its steps: its results, its folder and what it prints."""
     folder, kept, printed = tmp_path_factory.mktemp("quick") / "made" / "here", [], io.StringIO()
-    sweep = example.sweep
+    whole = example.sweep
+
+    def sweep(rates: np.ndarray, seeds: int, steps: int) -> Any:
+        assert (len(rates), seeds, steps) == (4, 2, 60)
+        kept.append(whole(rates, seeds, 20))
+        return kept[-1]
+
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(example, "sweep", lambda *arguments: kept.append(sweep(*arguments)) or kept[-1])
+        patch.setattr(example, "sweep", sweep)
         example.main(["--quick", "--output", str(folder)])
     return kept[0], folder, printed.getvalue()
 
@@ -63,8 +73,8 @@ def test_the_reduced_form_draws_its_pictures_and_ends_with_the_answer(quick: tup
     assert f"pictures: {folder}" in printed
     assert re.search(r'"\?\?\?" \(D12\)\? k = 2: .+; k = 1: .+; k = 0.5: .+$', printed.splitlines()[-1])
     assert sweep.rates[[0, -1]].tolist() == pytest.approx([1e-3, 30])
-    assert sweep.record.zeros.shape == (5, 4, 2, 60, 3)
-    assert sweep.record.dead.shape == (5, 4, 2, 3, 3)
+    assert sweep.record.zeros.shape == (5, 4, 2, 20, 3)
+    assert sweep.record.dead.shape == (5, 4, 2, 2, 3)
 
 
 def test_an_output_that_is_no_folder(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
