@@ -14,6 +14,7 @@ from scipy import stats
 
 from jaxbn import cnn, data, training
 from jaxbn.training import Augmentation, loop
+from jaxbn.training.step import Augment
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -133,19 +134,26 @@ def test_a_run_that_is_resumed_learns_from_the_same_images(monkeypatch: pytest.M
     dataset = data.Dataset(images(24), labels, images(4), labels[:4], classes=3)
     optimizer = optax.sgd(0.01)
 
-    def trained(state: training.TrainState, augment: Augmentation, steps: int | None = None) -> training.TrainState:
+    def trained(state: training.TrainState, augment: Augment, steps: int | None = None) -> training.TrainState:
         run = training.fit(state, dataset, optimizer, epochs=2, batch_size=8, augment=augment)
         *_, (state, _) = islice(run, steps)
+        jax.effects_barrier()
         return state
 
     def start() -> training.TrainState:
         config = cnn.CNNConfig(classes=3, in_channels=2, features=(4,))
         return training.create_train_state(jax.random.split(KEY), config, optimizer)
 
-    augment = Augmentation(shift=2, flip=True)
+    def augment(key: jax.Array, batch: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda key: seen.append(tuple(np.asarray(key).tolist())), jax.random.key_data(key))
+        return Augmentation(shift=2, flip=True)(key, batch)
+
+    seen: list[tuple[int, ...]] = []
     whole = trained(start(), augment).params
+    assert len(set(seen)) == len(seen) == 6 * 2  # steps and members
     jax.tree.map(np.testing.assert_array_equal, trained(trained(start(), augment, 4), augment).params, whole)
-    unchanged = trained(start(), Augmentation()).params
+    assert sorted(seen[12:]) == sorted(seen[:12])
+    unchanged = trained(start(), lambda _, batch: batch).params
     assert (np.asarray(unchanged.dense.kernel) != np.asarray(whole.dense.kernel)).any((1, 2)).all()
 
 

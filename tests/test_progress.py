@@ -68,7 +68,8 @@ def test_a_bar_an_epoch_on_a_terminal(progress: ModuleType, monkeypatch: pytest.
 def test_a_run_that_stops_leaves_its_bar_and_a_new_line(progress: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     stack = ExitStack()
-    stack.enter_context(progress.shown_progress(1))(reached(1, 1))
+    show = stack.enter_context(progress.shown_progress(1))  # kept, and its bar with it: who forgets a bar closes it
+    show(reached(1, 1))
     with pytest.raises(KeyboardInterrupt), stack:
         raise KeyboardInterrupt
     (line,) = terminal.lines()

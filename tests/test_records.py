@@ -165,7 +165,7 @@ def points(directory: Path) -> dict[str, dict[int, float]]:
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    for step, last in ((0, 5), (3, 6)):  # killed after the fifth step, resumed after the third
+    for step, last in ((0, 7), (3, 6)):  # killed after the seventh step, resumed after the third
         with recorder(step, tensorboard=tmp_path / "board", lines=tmp_path / "lines") as record:
             for number in range(step + 1, last + 1):
                 progress = reached(number)
