@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Key
 
 from jaxbn.data import Dataset
@@ -17,7 +18,7 @@ Batch = tuple[Float32[np.ndarray, "*members batch height width channels"], Int32
 
 
 def read_batches(
-    dataset: Dataset, key: Key[Array, "*members"], batch_size: int, first: int, last: int
+    dataset: Dataset, key: Key[Array, "*members"], batch_size: int, first: int, last: int, mesh: Mesh | None
 ) -> Iterator[Batch]:
     """This process's part of each batch from step `first` to `last`, read by threads a few steps ahead.
 
@@ -36,7 +37,7 @@ def read_batches(
 
     def read(step: int) -> Batch:
         epoch, batch = divmod(step, count // batch_size)
-        rows = own_part(order(epoch)[..., batch * batch_size : (batch + 1) * batch_size])
+        rows = own_part(order(epoch)[..., batch * batch_size : (batch + 1) * batch_size], mesh)
         return dataset.x_train[rows], dataset.y_train[rows]
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

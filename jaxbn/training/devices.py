@@ -1,8 +1,10 @@
 """A network on many devices: a copy of it on each, and a part of every batch."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
@@ -52,7 +54,15 @@ def spread(state: TrainState, mesh: Mesh) -> TrainState:
         >>> len(spread(state, data_mesh(1)).step.devices())
         1
     """
-    return jax.device_put(state, NamedSharding(mesh, P()))
+    return jax.tree.map(partial(_everywhere, NamedSharding(mesh, P())), state)
+
+
+def _everywhere(sharding: NamedSharding, array: jax.Array) -> jax.Array:
+    """Of `jax.device_put` several processes ask that nothing is NaN, and no keys."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        numbers = _everywhere(sharding, jax.random.key_data(array))
+        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(array))
+    return jax.make_array_from_process_local_data(sharding, np.array(array))
 
 
 def mesh_of(state: TrainState) -> Mesh | None:
@@ -61,9 +71,9 @@ def mesh_of(state: TrainState) -> Mesh | None:
     return sharding.mesh if isinstance(sharding, NamedSharding) else None
 
 
-def own_part(rows: np.ndarray) -> np.ndarray:
+def own_part(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
     """The part of a batch's rows, along the last axis, that this process reads."""
-    return np.split(rows, jax.process_count(), axis=-1)[jax.process_index()]
+    return rows if mesh is None else np.split(rows, jax.process_count(), axis=-1)[jax.process_index()]
 
 
 def split(own: Any, mesh: Mesh | None, members: int) -> Any:

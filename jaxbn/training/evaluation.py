@@ -49,7 +49,7 @@ def predict(state: TrainState, images: Images, *, batch_size: int = 256) -> Floa
     logits = []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that one shape is compiled; inference looks at each image by itself.
-        rows = own_part(np.minimum(np.arange(start, start + batch_size), count - 1))
+        rows = own_part(np.minimum(np.arange(start, start + batch_size), count - 1), mesh)
         batch = split(images[rows], mesh, members=0)
         logits.append(np.asarray(_infer(state.params, state.running, batch, state.step.ndim, mesh)))
     return np.concatenate(logits, axis=-2)[..., :count, :]

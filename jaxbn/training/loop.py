@@ -106,7 +106,8 @@ def fit(
     step = make_train_step(optimizer, augment=augment, mesh=mesh, local_batch_norm=local_batch_norm)
     batches = count // batch_size
     places = range(int(np.max(state.step)), epochs * batches)
-    for place, own in zip(places, read_batches(dataset, state.key, batch_size, places.start, places.stop), strict=True):
+    read = read_batches(dataset, state.key, batch_size, places.start, places.stop, mesh)
+    for place, own in zip(places, read, strict=True):
         epoch, batch = divmod(place, batches)
         if batch == 0:
             state = new_epoch(state)
