@@ -9,12 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxbn import training
 from tests.test_data_npz import WRONG_FILES, npz
 
 ROOT = Path(__file__).parents[1]
@@ -78,12 +76,24 @@ def test_an_ensemble_on_images_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "here/there/learning_curves.png").exists()
 
 
-# The kinds that the user is likeliest to meet; test_data.py has the message of every kind.
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    return importlib.import_module(PROGRAM.stem)
+
+
+def left_by(example: ModuleType, *arguments: object) -> int:
+    """The status that the program, called in this process, leaves with."""
+    with pytest.raises(SystemExit) as left:
+        example.main([str(argument) for argument in arguments])
+    return left.value.code
+
+
+# The kinds that the user is likeliest to meet; the tests of each format have the message of every kind.
 @pytest.mark.parametrize(
     "kind",
     [
         "missing",
-        "a directory",
         "random bytes",
         "cut short",
         "a plain .npy",
@@ -95,35 +105,51 @@ def test_an_ensemble_on_images_of_ones_own(tmp_path: Path) -> None:
         "images of two sizes",
     ],
 )
-def test_a_wrong_file_ends_with_one_line_and_status_2(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_file_ends_with_one_line_and_status_2(
+    example: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
     write, message = WRONG_FILES[kind]
-    write(tmp_path / "images.npz")
-    done = run(tmp_path, "--data", "images.npz", *QUICK)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("train_cnn: 'images.npz': ")
+    file = tmp_path / "images.npz"
+    write(file)
+    assert left_by(example, "--data", file, "--output", tmp_path / "runs") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"train_cnn: '{file}': ")
     assert message in line
 
 
-def test_an_output_that_is_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "."), "no data set that is known; looked for"),
+        (("--output", "taken"), "train_cnn: 'taken': File exists"),
+        (("--output", "full"), "train_cnn: 'full/metrics.jsonl': Is a directory"),
+        (("--checkpoint", "taken"), "train_cnn: taken: File exists"),
+        (("--checkpoint", "other"), "train_cnn: other is no directory of checkpoints: a.txt is in it, and no save_0"),
+        (("--batch-size", 1438), "argument --batch-size: 1438 is more than the 1437 training images"),
+        (("--batch-size", 33, "--devices", 2), "argument --batch-size: 33 is no multiple of the 2 devices"),
+        (("--devices", 9), "data_mesh: `devices` is 9; it must be from 1 to 8"),
+        (("--shift", 8), "argument --shift: 8 is not below the images' sides, 8 and 8"),
+        (("--local-batch-norm",), "argument --local-batch-norm: it is of several devices; --devices says how many"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    example: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[object, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").touch()
-    done = run(tmp_path, "--output", "taken", *QUICK)
-    assert done.returncode == 2
-    assert done.stderr == "train_cnn: --output 'taken': File exists\n"
-
-
-def test_a_batch_larger_than_the_training_set(tmp_path: Path) -> None:
-    done = run(tmp_path, "--batch-size", 1438)
-    assert done.returncode == 2
-    assert "argument --batch-size: 1438 is more than the 1437 training images" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(PROGRAM.parent)
-    return importlib.import_module(PROGRAM.stem)
+    (tmp_path / "full" / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").touch()
+    assert left_by(example, *options) == (1 if "--checkpoint" in options else 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -170,10 +196,22 @@ def test_help_explains_every_option_and_its_default(example: ModuleType, capsys:
         "--ensemble": "1",
         "--seed": "0",
         "--output": "runs/train_cnn",
+        "--shift": "0",
+        "--crop": "1",
+        "--patience": "10",
+        "--checkpoint": "none are kept",
+        "--save-every": "only then",
+        "--tensorboard": "none",
+        "--profile": "none",
+        "--devices": "one of each process",
+        "--local-batch-norm": "by the statistics of the whole batch",
+        "--coordinator": "there is one process",
+        "--process-count": "1",
+        "--process-id": "0",
     }
     for option, default in options.items():
         assert re.search(rf" {option} [^-]*\w+.*?\(default: {re.escape(default)}\)", shown)
-    assert set(re.findall(r"(?<=\s)--[a-z-]+", shown)) == {*options, "--help"}
+    assert set(re.findall(r"(?<=\s)--[a-z-]+", shown)) == {*options, "--flip", "--help"}
     defaults = vars(example.make_parser().parse_args([]))
     assert " ".join(map(str, defaults["features"])) == options["--features"]
     assert defaults["ensemble"] == 1
@@ -201,13 +239,16 @@ def test_the_picture_shows_training_and_test(
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: drawn.append(figure))
-    history = []
-    for epoch in range(1, 5):
-        train = training.Metrics(
-            jnp.full(members, 2.0 / epoch, jnp.float32), jnp.full(members, epoch / 10, jnp.float32)
-        )
-        test = training.Metrics(jnp.full(members, 3.0 / epoch, jnp.float32), jnp.full(members, epoch / 20, jnp.float32))
-        history.append(training.Progress(epoch, 9, 9, train, test))
+    values = {
+        "train_loss": [2.0, 1.0, 2 / 3, 0.5],
+        "train_accuracy": [0.1, 0.2, 0.3, 0.4],
+        "test_loss": [3.0, 1.5, 1.0, 0.75],
+        "test_accuracy": [0.05, 0.1, 0.15, 0.2],
+    }
+    history = [
+        {"epoch": epoch + 1} | {name: np.full(members, each[epoch]).tolist() for name, each in values.items()}
+        for epoch in range(4)
+    ]
     example.draw_learning_curves(history, tmp_path / "picture.png")
     loss, accuracy = drawn[0].axes
     for axes, scale, train_last, test_last in ((loss, 1, 0.5, 0.75), (accuracy, 100, 0.4, 0.2)):
