@@ -10,7 +10,6 @@ from a hand-written rule of jaxbn; the rest is JAX and Optax. Needs the extra: p
 """
 
 import argparse
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from answers import print_answers
 from jax.sharding import Mesh
 from learning_curves import draw_learning_curves
 from progress import shown_progress
@@ -229,38 +229,10 @@ def report(state: training.TrainState, history: History, dataset: data.Dataset, 
     logits = training.predict(state, dataset.x_test).reshape(options.ensemble, -1, dataset.classes)
     if jax.process_index() > 0:
         return
-    answers = logits.argmax(-1)
-    vote = np.asarray(training.vote(logits)).argmax(-1)
-    if options.ensemble > 1:
-        for member, answer in enumerate(answers):
-            print(f"test accuracy of seed {options.seed + member}: {np.mean(answer == dataset.y_test):.2%}")
-        print(f"test accuracy of their averaged vote: {np.mean(vote == dataset.y_test):.2%}")
-    else:
-        print(f"test accuracy: {np.mean(vote == dataset.y_test):.2%}")
-    print_confusion(dataset.y_test, vote, dataset.classes)
+    print_answers(logits, dataset.y_test, options.seed)
     picture = options.output / "learning_curves.png"
     draw_learning_curves(history, picture)
     print(f"learning curves: {picture}")
-
-
-def print_confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> None:
-    """The confusion matrix; where the terminal is too narrow for it, the commonest mistakes."""
-    from sklearn.metrics import confusion_matrix
-
-    matrix = confusion_matrix(labels, answers, labels=range(classes))
-    width = len(str(max(classes - 1, matrix.max()))) + 1
-    if 6 + width * classes <= shutil.get_terminal_size().columns:
-        print("confusion matrix, a row for each true class, a column for each answer:")
-        print("      " + "".join(f"{answer:{width}}" for answer in range(classes)))
-        for label, row in enumerate(matrix):
-            print(f"{label:5} " + "".join(f"{number or '.':>{width}}" for number in row))
-    else:
-        print("the confusion matrix is too wide for this terminal; the commonest mistakes:")
-        mistakes = matrix - np.diag(np.diag(matrix))
-        for place in np.argsort(-mistakes, axis=None, kind="stable")[:10]:
-            label, answer = divmod(int(place), classes)
-            if mistakes[label, answer]:
-                print(f"{mistakes[label, answer]:5} times class {label} was taken for {answer}")
 
 
 if __name__ == "__main__":

@@ -217,22 +217,6 @@ def test_help_explains_every_option_and_its_default(example: ModuleType, capsys:
     assert defaults["ensemble"] == 1
 
 
-def test_a_confusion_matrix_too_wide_for_the_terminal(
-    example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    labels = np.arange(60) % 20
-    answers = np.where(labels == 7, 11, labels)
-    answers[3] = 19
-    example.print_confusion(labels, answers, 20)
-    heading, *lines = capsys.readouterr().out.splitlines()
-    assert "too wide for this terminal" in heading
-    assert [line.strip() for line in lines] == [
-        "3 times class 7 was taken for 11",
-        "1 times class 3 was taken for 19",
-    ]
-
-
 @pytest.mark.parametrize("members", [(), (3,)])
 def test_the_picture_shows_training_and_test(
     example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: tuple[int, ...]

@@ -13,6 +13,7 @@ from .augmentation import Augmentation as Augmentation
 from .checkpoints import Checkpoints as Checkpoints
 from .devices import agree as agree, data_mesh as data_mesh, spread as spread
 from .evaluation import evaluate as evaluate, predict as predict, vote as vote
+from .exporting import export_network as export_network
 from .interruption import Interruption as Interruption
 from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
 from .profiling import trace_steps as trace_steps
