@@ -120,7 +120,7 @@ class Checkpoints:
         step = int(arrays["step"].max())
         kept = sorted(self._kept)
         content = Content(self._settings, _as_json(list(history)), step, best, best_accuracy, kept, keys)
-        sealed = content._asdict() | {"sha256": digest(content._asdict(), arrays)}
+        sealed = content._asdict() | {"SHA-256": digest(content._asdict(), arrays)}
         self._writing = content
         try:
             self._writer.begin(self._next, sealed, arrays, best, self._kept)

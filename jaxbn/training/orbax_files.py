@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import handlers, type_handlers
 from orbax.checkpoint.checkpoint_managers import PreservationContext
 
@@ -25,8 +26,7 @@ class Writer:
         self._preserved = _Preserved(last)
         logging.getLogger("absl").addFilter(_not_of_orbax)
         registry = handlers.DefaultCheckpointHandlerRegistry()
-        types = type_handlers.create_type_handler_registry((np.ndarray, _AllWritten(deepcopy_host_arrays=False)))
-        registry.add("state", ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+        registry.add("state", ocp.args.PyTreeSave, _handler())
         registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
         options = ocp.CheckpointManagerOptions(
             step_prefix=PREFIX,
@@ -69,9 +69,15 @@ class _Preserved:
         return [each.step in {*whole[-self.last :], self.best, *self.damaged} for each in checkpoints]
 
 
-class _AllWritten(type_handlers.NumpyHandler):
-    """Waits for all writes, also when one has failed. Orbax does not: the others then find its event loop closed, and
-    each prints a traceback."""
+class _Arrays(type_handlers.NumpyHandler):
+    """Leaves nothing unfinished when something fails. Orbax stops at the first failure, and whatever is still being
+    read or written then finds its event loop closed and prints a traceback."""
+
+    async def deserialize(self, infos, args=None):
+        arrays = []
+        for each in zip(infos, args or [ocp.RestoreArgs()] * len(infos), strict=True):
+            arrays += await super().deserialize(*([one] for one in each))
+        return arrays
 
     async def _background_serialize(self, values, infos, args=None):
         self._failed: list[Exception] = []
@@ -86,10 +92,18 @@ class _AllWritten(type_handlers.NumpyHandler):
             self._failed.append(error)
 
 
+def _handler() -> ocp.PyTreeCheckpointHandler:
+    types = type_handlers.create_type_handler_registry((np.ndarray, _Arrays(deepcopy_host_arrays=False)))
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=types)
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(path.absolute() / "state")
+    """The arrays of a checkpoint's state, without waiting for other processes, which may not find it."""
+    handler = _handler()
+    try:
+        return handler.restore(epath.Path(path.absolute()))
+    finally:
+        handler.close()
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

@@ -142,15 +142,17 @@ def newest(directory: Path) -> tuple[Checkpoint | None, dict[int, str]]:
 
 def read(path: Path) -> Checkpoint:
     """A checkpoint, if it is whole."""
-    files = orbax_files("load_checkpoint")
+    files, part = orbax_files("load_checkpoint"), "content"
     try:
-        content = json.loads((path / "content" / "metadata").read_text(encoding="utf-8"))
-        arrays = files.read_arrays(path)
-        if content.pop("sha256") != digest(content, arrays):
-            raise ValueError("it is not what was saved: its SHA-256 is another one")
+        content = json.loads((path / part / "metadata").read_text(encoding="utf-8"))
+        part = "state"
+        arrays = files.read_arrays(path / part)
+        part = "SHA-256"
+        if content.pop(part) != digest(content, arrays):
+            raise ValueError("it is not what was saved")
         return Checkpoint(path, Content(**content), arrays)
     except Exception as error:  # whatever a damaged file makes of JSON, Orbax and TensorStore
-        raise CheckpointError(f"{path} is damaged ({reason(error)})") from error
+        raise CheckpointError(f"{path} is damaged ({part}: {reason(error)})") from error
 
 
 def arrays_of(state: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -179,7 +181,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     system = re.search(r"([^:]+) \[os_error_code=", str(error))
-    return system[1].strip() if system else textwrap.shorten(str(error) or type(error).__name__, 150)
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return system[1].strip() if system else textwrap.shorten(text, 100, placeholder="…")
 
 
 def orbax_files(function: str):
