@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,34 +33,55 @@ History = list[dict[str, Any]]  # a row an epoch, as JSON has it
 
 
 class Stopped(Exception):
-    """The run has been stopped before its end: the process's status, and why."""
+    """All processes have stopped before the end: the status to exit with, and why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
+    several = options.coordinator, options.process_id, options.process_count
+    if options.devices:
+        training.make_cpu_devices(max(1, options.devices // (options.process_count or 1)))
     try:
-        mesh = use_devices(options)
+        with training.processes(*several, tell=lambda what: complain(f"{what}; {kept_in(options.checkpoint)}")):
+            status = run(options)
+    except (ValueError, OSError) as error:
+        complain(error)
+        status = 2
+    if status:
+        sys.exit(status)
+
+
+def run(options: argparse.Namespace) -> int:
+    """All of it, in one of perhaps several processes; returns the status to exit with."""
+    try:
+        mesh = training.data_mesh(options.devices or jax.process_count()) if is_spread(options) else None
         dataset = data.load(options.data) if options.data else data.load_digits()
         check(options, dataset, mesh)
         options.output.mkdir(parents=True, exist_ok=True)
         state, history = train(dataset, mesh, options)
         report(state, history, dataset, options)
     except (ValueError, ImportError) as error:  # of what was asked for, or of what the files hold
-        leave(2, error)
+        complain(error)
+        sys.exit(2)
     except OSError as error:
-        leave(2, f"{str(error.filename)!r}: {error.strerror}")
+        complain(f"{str(error.filename or options.output)!r}: {error.strerror}")
+        sys.exit(2)
     except training.CheckpointError as error:
-        leave(1, error)
-    except Stopped as stopped:
-        leave(*stopped.args)
+        complain(error)
+        sys.exit(1)
     except KeyboardInterrupt:  # before the training or after it
-        leave(128 + signal.SIGINT, "stopped by SIGINT")
+        complain("stopped by SIGINT")
+        sys.exit(128 + signal.SIGINT)
+    except Stopped as stopped:
+        status, message = stopped.args
+        if jax.process_index() == 0:
+            complain(message)
+        return status
+    return 0
 
 
-def leave(status: int, message: object) -> None:
-    print(f"train_cnn: {message}", file=sys.stderr)
-    sys.exit(status)
+def complain(message: object) -> None:
+    print(f"train_cnn: {message}", file=sys.stderr, flush=True)
 
 
 def say(message: str) -> None:
@@ -68,15 +90,9 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-def use_devices(options: argparse.Namespace) -> Mesh | None:
-    """What batches are spread over; None is one device of one process."""
-    if options.coordinator:
-        training.join_processes(options.coordinator, options.process_id, options.process_count, options.devices)
-    elif options.devices:
-        training.offer_cpu_devices(options.devices)
-    else:
-        return None
-    return training.data_mesh(options.devices or options.process_count)
+def is_spread(options: argparse.Namespace) -> bool:
+    """Whether batches are spread over a mesh; if not, they are on JAX's first device."""
+    return bool(options.devices or options.process_count)
 
 
 def check(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None) -> None:
@@ -158,7 +174,7 @@ def resume(state: training.TrainState, checkpoints: training.Checkpoints) -> tup
     state, history = checkpoints.restore(state)
     if jax.process_index() == 0:
         for damage in checkpoints.damaged:
-            print(f"train_cnn: {damage}", file=sys.stderr)
+            complain(damage)
     if checkpoints.resumed:
         say(f"going on from {checkpoints.resumed}, after step {np.max(state.step)}")
     return state, history
@@ -170,6 +186,11 @@ def kept(checkpoints: training.Checkpoints | None) -> str:
         return "nothing is kept without --checkpoint"
     checkpoints.wait()
     return f"the last checkpoint is {checkpoints.last}" if checkpoints.last else "there is no checkpoint yet"
+
+
+def kept_in(directory: Path | None) -> str:
+    """The same, where there is no time to ask."""
+    return f"what is kept is in {directory}" if directory else kept(None)
 
 
 def is_due(progress: training.Progress, options: argparse.Namespace) -> bool:
