@@ -79,7 +79,12 @@ def summary(given: argparse.Namespace) -> dict[str, Any]:
         "refused": outcomes["refused"],
         "read": outcomes["read"],
         "wrong": {str(case["case"]): case["outcome"] for case in cases if case not in good},
-        "most bytes allocated": max((case["allocated"] for case in good), default=0),
+        "most bytes allocated for files of at most 1 MiB": max(
+            (case["allocated"] for case in good if case["longest"] <= 1 << 20), default=0
+        ),
+        "most files' lengths allocated for longer ones": max(
+            (case["allocated"] / case["longest"] for case in good if case["longest"] > 1 << 20), default=0
+        ),
         "formats": by_format,
         "mutations": {
             name: Counter(case["outcome"] for case in good if case["mutation"] == name) for name in mutations
@@ -116,12 +121,13 @@ def work(seed: int, first: int, count: int) -> None:
         rng = np.random.default_rng([seed, case])
         kind = sorted(KINDS)[case % len(KINDS)]
         mutation, files = mutated(rng, KINDS[kind].files())
+        longest = max(map(len, files.values()), default=0)
         with bounded() as allocated:
             outcome = outcome_of(files, KINDS[kind].name)
-        if allocated() > ALLOCATED + 3 * max(map(len, files.values()), default=0):
+        if allocated() > ALLOCATED + 3 * longest:
             outcome = f"{allocated()} bytes were allocated, {outcome}"
-        result = {"case": case, "format": kind, "mutation": mutation, "outcome": outcome, "allocated": allocated()}
-        print(json.dumps(result), flush=True)
+        result = {"case": case, "format": kind, "mutation": mutation, "outcome": outcome}
+        print(json.dumps(result | {"longest": longest, "allocated": allocated()}), flush=True)
 
 
 @contextmanager

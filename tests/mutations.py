@@ -51,12 +51,12 @@ def repeat(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def edit_a_number(rng: np.random.Generator, content: bytes) -> bytes:
-    """Of two, four or eight bytes, near the beginning or the end."""
-    size = int(rng.choice([2, 4, 8]))
+    """Of one to eight bytes, at the beginning or near it, or near the end."""
+    size = int(rng.choice([1, 2, 4, 8]))
     number = int(rng.choice(np.array(EXTREME, object))) % 256**size
     last = max(1, len(content) - size)
-    at = int(rng.integers(min(HEADER, last)))
-    at = at if rng.integers(3) else last - 1 - at
+    at = int(rng.integers(min(rng.choice([1, 16, HEADER]), last)))
+    at = at if rng.integers(4) else last - 1 - at
     return content[:at] + number.to_bytes(size, str(rng.choice(["big", "little"]))) + content[at + size :]  # pyright: ignore
 
 

@@ -6,5 +6,5 @@ from tests import mutated_files
 
 
 def test_mutated_files_are_read_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mutated_files.main(["--count", "63", "--seed", "1"]) == 0
-    assert capsys.readouterr().out.startswith("63 mutated files: ")
+    assert mutated_files.main(["--count", "180", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.startswith("180 mutated files: ")
