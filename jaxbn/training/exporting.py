@@ -58,15 +58,13 @@ def export_network(state: TrainState, image_shape: Sequence[int]) -> bytes:
             f"export_network: `image_shape` is {tuple(image_shape)}; it must be (height, width, {channels}), "
             f"since the network's images have {channels} channels"
         )
-    # Constants of the program, from whatever mesh they are on.
-    params, running = jax.tree.map(jnp.asarray, jax.device_get((state.params, state.running)))
 
     @jax.jit
     def network(images):
         def infer(params, running):
             return cnn.apply(params, running, images, train=False)[0]
 
-        logits = over_members(infer, members)(params, running)
+        logits = over_members(infer, members)(state.params, state.running)
         return vote(logits) if members else jax.nn.softmax(logits, axis=-1)
 
     images = jax.ShapeDtypeStruct(export.symbolic_shape("n, " + ", ".join(map(str, image_shape))), jnp.float32)

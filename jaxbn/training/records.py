@@ -53,7 +53,7 @@ def recorder(
         >>> metrics = Metrics(np.float32(0.5), np.float32(0.875))
         >>> with tempfile.TemporaryDirectory() as directory, recorder(lines=f"{directory}/lines") as record:
         ...     record(Progress(1, 1, 44, metrics, None, batch_metrics=metrics))
-        ...     print(open(f"{directory}/lines").read().strip())
+        ...     print(Path(directory, "lines").read_text().strip())
         {"step": 1, "epoch": 1, "skipped": 0, "loss": 0.5, "accuracy": 0.875}
     """
     with ExitStack() as opened:
