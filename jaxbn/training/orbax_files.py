@@ -44,6 +44,7 @@ class Writer:
     def __init__(self, directory: Path, last: int):
         self._preserved, self._open = _Preserved(last), ExitStack()
         self._open.enter_context(_quiet())
+        self._begun = False
         registry = handlers.DefaultCheckpointHandlerRegistry()
         registry.add("state", ocp.args.PyTreeSave, _handler())
         registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
@@ -65,11 +66,12 @@ class Writer:
         self._preserved.best, self._preserved.damaged = best, damaged
         parts = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), content=ocp.args.JsonSave(content))
         self._manager.save(number, args=parts, force=True)
+        self._begun = True
 
     def wait(self) -> None:
         """Wait until it is written; raises what went wrong."""
         self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if self._begun and jax.process_index() == 0:  # before that Orbax may still be cleaning up
             shutil.rmtree(self._manager.directory / _REMOVED, ignore_errors=True)
 
     def close(self) -> None:
