@@ -38,21 +38,19 @@ class Checkpoints:
     Attributes:
         resumed: The checkpoint that `restore` has loaded; None if there was none.
         last: The newest that is known to be whole: the one that was resumed, or the last that `wait` has seen written.
-        damaged: What is wrong with each newer one, in a sentence that names it.
+        damaged: What is wrong with each newer one, in a line that names it.
 
     Raises:
         CheckpointError: the directory is a file, holds something else or cannot be written to.
         ImportError: Orbax is not installed.
 
     Example:
-        >>> import optax
+        >>> import tempfile, optax
         >>> from jaxbn import cnn, training
         >>> state = training.create_train_state(jax.random.key(0), cnn.CNNConfig(features=(4,)), optax.adam(1e-3))
-        >>> with Checkpoints(directory, {"features": [4], "seed": 0}) as checkpoints:
+        >>> with Checkpoints(tempfile.mkdtemp(), {"features": [4], "seed": 0}) as checkpoints:
         ...     state, history = checkpoints.restore(state)
         ...     path = checkpoints.save(state, history)
-        >>> path.name
-        'save_0'
     """
 
     def __init__(self, directory: str | Path, settings: Mapping[str, Any]):
@@ -66,6 +64,7 @@ class Checkpoints:
         self._writing: Content | None = None
         _make_directory(self._directory)
         self._next = max(saves(self._directory), default=-1) + 1
+        self._may_save = self._next == 0
         self._writer = orbax_files("Checkpoints").Writer(self._directory, LAST)
 
     def restore(self, state: TrainState) -> tuple[TrainState, list[dict[str, Any]]]:
@@ -80,21 +79,20 @@ class Checkpoints:
         Raises:
             CheckpointError: the settings or the state are other ones, or all checkpoints are damaged.
         """
-        checkpoint, damaged = newest(self._directory)
-        self.damaged, self._kept = list(damaged.values()), set(damaged)
+        checkpoint = newest(self._directory)
         _check_processes_agree(self._directory, checkpoint.step if checkpoint else -1)
+        self._may_save = True
         if checkpoint is None:
-            if damaged:
-                raise CheckpointError("; ".join(self.damaged))
             return state, []
+        self.damaged = list(checkpoint.damaged.values())
         self._check_settings(checkpoint.path, checkpoint.settings)
         surplus = checkpoint.arrays.keys() - names_of(state)
         if surplus:
             raise CheckpointError(f"{checkpoint.path}: it has {min(surplus)}, and the run has not")
-        self.resumed = self.last = checkpoint.path
         content = checkpoint.content
         self._best, self._best_accuracy = content.best, content.best_accuracy
-        self._kept.update(content.damaged)
+        self._kept = {*content.damaged, *checkpoint.damaged}
+        self.resumed = self.last = checkpoint.path
         return checkpoint.into(state), checkpoint.history
 
     def save(self, state: TrainState, history: Sequence[Mapping[str, Any]], *, accuracy: float | None = None) -> Path:
@@ -111,7 +109,10 @@ class Checkpoints:
         Raises:
             CheckpointError: the save before this one, or the beginning of this one, has failed. The checkpoints that
                 were there are still there.
+            ValueError: there are checkpoints already, and `restore` has not been called.
         """
+        if not self._may_save:
+            raise ValueError(f"save: {self._directory} has checkpoints already; `restore` must come first")
         self.wait()
         best, best_accuracy = self._best, self._best_accuracy
         if accuracy is not None and (best_accuracy is None or accuracy >= best_accuracy):

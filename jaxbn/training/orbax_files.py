@@ -1,17 +1,36 @@
 """What Orbax writes and reads: the one file that imports it."""
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import handlers, type_handlers
 from orbax.checkpoint.checkpoint_managers import PreservationContext
 
-PREFIX = "save"
+# Old checkpoints are moved here before they are removed, so that none is ever there by half. By its ending Orbax knows
+# what a process has left that was killed, and cleans it up.
+_REMOVED = "removed.orbax-checkpoint-tmp"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's log: whatever goes wrong is raised as well."""
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logging.getLogger("absl").addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logging.getLogger("absl").removeFilter(is_of_others)
 
 
 class Writer:
@@ -23,17 +42,18 @@ class Writer:
     """
 
     def __init__(self, directory: Path, last: int):
-        self._preserved = _Preserved(last)
-        logging.getLogger("absl").addFilter(_not_of_orbax)
+        self._preserved, self._open = _Preserved(last), ExitStack()
+        self._open.enter_context(_quiet())
+        self._begun = False
         registry = handlers.DefaultCheckpointHandlerRegistry()
         registry.add("state", ocp.args.PyTreeSave, _handler())
         registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
         options = ocp.CheckpointManagerOptions(
-            step_prefix=PREFIX,
+            step_prefix="save",
             preservation_policy=self._preserved,
             cleanup_tmp_directories=True,  # of a save that was killed
             lightweight_initialize=True,  # reads nothing that may be damaged
-            num_deletion_threads=1,
+            todelete_subdir=_REMOVED,
             # Were they made in the background, a failure would leave threads that wait for them.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
@@ -46,14 +66,17 @@ class Writer:
         self._preserved.best, self._preserved.damaged = best, damaged
         parts = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), content=ocp.args.JsonSave(content))
         self._manager.save(number, args=parts, force=True)
+        self._begun = True
 
     def wait(self) -> None:
         """Wait until it is written; raises what went wrong."""
         self._manager.wait_until_finished()
+        if self._begun and jax.process_index() == 0:  # before that Orbax may still be cleaning up
+            shutil.rmtree(self._manager.directory / _REMOVED, ignore_errors=True)
 
     def close(self) -> None:
-        self._manager.close()
-        logging.getLogger("absl").removeFilter(_not_of_orbax)
+        with self._open:
+            self._manager.close()
 
 
 class _Preserved:
@@ -74,10 +97,8 @@ class _Arrays(type_handlers.NumpyHandler):
     read or written then finds its event loop closed and prints a traceback."""
 
     async def deserialize(self, infos, args=None):
-        arrays = []
-        for each in zip(infos, args or [ocp.RestoreArgs()] * len(infos), strict=True):
-            arrays += await super().deserialize(*([one] for one in each))
-        return arrays
+        read, args = super().deserialize, args or [ocp.RestoreArgs()] * len(infos)
+        return [(await read([info], [arg]))[0] for info, arg in zip(infos, args, strict=True)]
 
     async def _background_serialize(self, values, infos, args=None):
         self._failed: list[Exception] = []
@@ -99,13 +120,5 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint's state, without waiting for other processes, which may not find it."""
-    handler = _handler()
-    try:
+    with _quiet(), closing(_handler()) as handler:
         return handler.restore(epath.Path(path.absolute()))
-    finally:
-        handler.close()
-
-
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """What it logs of a failed save, with tracebacks, is raised as well."""
-    return "orbax" not in record.pathname

@@ -32,7 +32,7 @@ class Content(NamedTuple):
     step: int  # how many batches the run had taken
     best: int | None  # the number of the save of the best test accuracy up to this one
     best_accuracy: float | None
-    damaged: list[int]  # the saves before this one that were found damaged
+    damaged: list[int]  # the numbers of the saves before this one that were found damaged
     keys: dict[str, str]  # of each array that is a random key's data, the key's kind
 
 
@@ -42,6 +42,7 @@ class Checkpoint(NamedTuple):
     path: Path
     content: Content
     arrays: dict[str, np.ndarray]  # by their path in the state, such as ``params.blocks[0].kernel``
+    damaged: dict[int, str]  # what is wrong with each newer save, by its number
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,54 +91,53 @@ def load_checkpoint(path: str | Path, *, best: bool = False) -> Checkpoint:
 
     Args:
         path: A directory of `Checkpoints`, for the newest one that is whole; or one of the saves in it.
-        best: Whether to load the one of the best test accuracy in the place of the newest.
+        best: Whether to load the directory's one of the best test accuracy in the place of the newest.
 
     Returns:
-        The `Checkpoint`: its path, settings, history, step and arrays.
+        The `Checkpoint`: its path, settings, history, step and arrays, and what is wrong with those that are newer.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
 
     Example:
-        >>> import optax
+        >>> import tempfile, optax
         >>> from jaxbn import cnn, training
         >>> state = training.create_train_state(jax.random.key(0), cnn.CNNConfig(features=(4,)), optax.adam(1e-3))
-        >>> with training.Checkpoints(directory, {"features": [4]}) as checkpoints:
-        ...     _ = checkpoints.save(state, [])
-        >>> training.load_checkpoint(directory).settings
+        >>> with training.Checkpoints(tempfile.mkdtemp(), {"features": [4]}) as checkpoints:
+        ...     path = checkpoints.save(state, [])
+        >>> load_checkpoint(path).settings
         {'features': [4]}
     """
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: No such file or directory")
-    if (path / "content").exists():
+    if _number(path) is not None:
         return read(path)
-    checkpoint, damaged = newest(path)
+    checkpoint = newest(path)
     if checkpoint is None:
-        raise CheckpointError("; ".join(damaged.values()) or f"{path}: no checkpoints are in it")
+        raise CheckpointError(f"{path}: no checkpoint is in it")
     if best and checkpoint.content.best is not None:
         return read(path / f"save_{checkpoint.content.best}")
     return checkpoint
 
 
-def saves(directory: Path) -> list[int]:
-    """The numbers of the saves in a directory."""
-    try:
-        names = [each.name for each in directory.iterdir()]
-    except OSError as error:
-        raise CheckpointError(f"{directory}: {error.strerror}") from error
-    return sorted(int(found[1]) for found in (re.fullmatch(r"save_(\d+)", name) for name in names) if found)
-
-
-def newest(directory: Path) -> tuple[Checkpoint | None, dict[int, str]]:
-    """The newest checkpoint that is whole, and what is wrong with each that is newer."""
+def newest(directory: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there is none at all."""
     damaged = {}
     for number in reversed(saves(directory)):
         try:
-            return read(directory / f"save_{number}"), damaged
+            return read(directory / f"save_{number}")._replace(damaged=damaged)
         except CheckpointError as error:
             damaged[number] = str(error)
-    return None, damaged
+    if damaged:
+        raise CheckpointError("; ".join(damaged.values()))
+    return None
+
+
+def saves(directory: Path) -> list[int]:
+    """The numbers of the saves in a directory."""
+    try:
+        return sorted(number for each in directory.iterdir() if (number := _number(each)) is not None)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: {error.strerror}") from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -150,7 +150,7 @@ def read(path: Path) -> Checkpoint:
         part = "SHA-256"
         if content.pop(part) != digest(content, arrays):
             raise ValueError("it is not what was saved")
-        return Checkpoint(path, Content(**content), arrays)
+        return Checkpoint(path, Content(**content), arrays, {})
     except Exception as error:  # whatever a damaged file makes of JSON, Orbax and TensorStore
         raise CheckpointError(f"{path} is damaged ({part}: {reason(error)})") from error
 
@@ -192,6 +192,11 @@ def orbax_files(function: str):
     except ImportError as error:
         raise ImportError(f'{function} needs Orbax: python -m pip install "jaxbn[training]"') from error
     return orbax_files
+
+
+def _number(path: Path) -> int | None:
+    found = re.fullmatch(r"save_(\d+)", path.name)
+    return int(found[1]) if found else None
 
 
 def _name(path: Any) -> str:
