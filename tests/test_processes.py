@@ -18,7 +18,7 @@ from jaxbn import training
 from jaxbn.training import processes
 from tests.small_run import STEPS, new_state, run
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 
 ROOT = Path(__file__).parents[1]
 HANGING = 120  # seconds
@@ -89,12 +89,12 @@ def test_the_losses_are_those_of_one_process(trained: Trained) -> None:
 
 
 def test_a_run_goes_on_from_the_checkpoint_of_two_processes(trained: Trained) -> None:
-    """In two processes, and in one of another number of devices."""
+    """In two processes, and in one with one device."""
     want = trained.results[0]["global"]["train"]
     halves = [trained.results[0][name]["train"] for name in ("first half", "second half")]
     np.testing.assert_array_equal(np.concatenate(halves), want)
     with training.Checkpoints(trained.checkpoints, {}) as checkpoints:
-        state, _ = checkpoints.restore(training.spread(new_state(), training.data_mesh(8)))
+        state, _ = checkpoints.restore(new_state())
     np.testing.assert_allclose(run(state, STEPS // 2).train, want[STEPS // 2 :], rtol=1e-5)
 
 
