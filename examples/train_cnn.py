@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.devices:
         training.make_cpu_devices(max(1, options.devices // (options.process_count or 1)))
     try:
-        with training.processes(*several, tell=lambda what: complain(f"{what}; {kept_in(options.checkpoint)}")):
+        with training.join_processes(*several, tell=lambda what: complain(f"{what}; {kept_in(options.checkpoint)}")):
             status = run(options)
     except (ValueError, OSError) as error:
         complain(error)
@@ -127,13 +127,14 @@ def train(dataset: data.Dataset, mesh: Mesh | None, options: argparse.Namespace)
                 watch(progress)
                 if progress.test is not None:
                     history.append(row(progress))
-                stopping = training.agree(interruption.signal is not None)
+                stopping = training.agree(interruption.signal or 0)
                 if checkpoints and (stopping or is_due(progress, options)):
                     accuracy = None if progress.test is None else float(np.mean(progress.test.accuracy))
                     checkpoints.save(state, history, accuracy=accuracy)
                 if stopping:
-                    name, number = interruption.signal.name, interruption.signal.value
-                    raise Stopped(128 + number, f"stopped by {name} after step {progress.step}; {kept(checkpoints)}")
+                    name = signal.Signals(stopping).name
+                    message = f"stopped by {name} after step {progress.step}; {kept(checkpoints)}"
+                    raise Stopped(128 + stopping, message)
         except training.DivergedError as error:
             raise Stopped(1, f"{error}; {kept(checkpoints)}") from error
     return state, history

@@ -82,7 +82,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(PROGRAM.stem)
 
 
-def left_by(example: ModuleType, *arguments: object) -> int:
+def left_by(example: ModuleType, *arguments: object) -> str | int | None:
     """The status that the program, called in this process, leaves with."""
     with pytest.raises(SystemExit) as left:
         example.main([str(argument) for argument in arguments])

@@ -11,11 +11,12 @@ from a state in the middle of a run is the rest of that run.
 
 from .augmentation import Augmentation as Augmentation
 from .checkpoints import Checkpoints as Checkpoints
-from .devices import agree as agree, data_mesh as data_mesh, spread as spread
+from .devices import data_mesh as data_mesh, make_cpu_devices as make_cpu_devices, spread as spread
 from .evaluation import evaluate as evaluate, predict as predict, vote as vote
 from .exporting import export_network as export_network
 from .interruption import Interruption as Interruption
 from .loop import DivergedError as DivergedError, Progress as Progress, fit as fit
+from .processes import agree as agree, join_processes as join_processes
 from .profiling import trace_steps as trace_steps
 from .records import Record as Record, recorder as recorder
 from .saved import (

@@ -32,7 +32,7 @@ def read_batches(
 
     count = len(dataset.x_train)
     # A copy of the key on this process's own device: the threads must not run anything that other devices wait for.
-    key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
+    key = jax.random.wrap_key_data(jnp.asarray(np.asarray(jax.random.key_data(key))), impl=jax.random.key_impl(key))
     order = lru_cache(2)(lambda epoch: np.asarray(_order(key, epoch, count)))
 
     def read(step: int) -> Batch:

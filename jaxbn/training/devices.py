@@ -1,15 +1,28 @@
 """A network on many devices: a copy of it on each, and a part of every batch."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from .state import TrainState
+
+
+def make_cpu_devices(count: int) -> None:
+    """Makes of this process's CPU that many devices of JAX, unless JAX is in use already. Others stay what they are.
+
+    Args:
+        count: The number.
+
+    Example:
+        >>> make_cpu_devices(4)
+    """
+    with suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def data_mesh(devices: int) -> Mesh:
@@ -28,11 +41,12 @@ def data_mesh(devices: int) -> Mesh:
         >>> data_mesh(1).size
         1
     """
-    processes, there = jax.process_count(), jax.device_count()
+    processes = jax.process_count()
+    of_each = [[device for device in jax.devices() if device.process_index == index] for index in range(processes)]
+    there = processes * min(map(len, of_each))
     if not 1 <= devices <= there or devices % processes:
         each = f", a multiple of the {processes} processes" if processes > 1 else ""
         raise ValueError(f"data_mesh: `devices` is {devices}; it must be from 1 to {there}, all that there are{each}")
-    of_each = [[device for device in jax.devices() if device.process_index == index] for index in range(processes)]
     chosen = [device for own in of_each for device in own[: devices // processes]]
     return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=chosen)
 
@@ -58,7 +72,7 @@ def spread(state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def _everywhere(sharding: NamedSharding, array: jax.Array) -> jax.Array:
-    """Of `jax.device_put` several processes ask that nothing is NaN, and no keys."""
+    """`jax.device_put` does it as well, but for keys and for NaN where there are several processes."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         numbers = _everywhere(sharding, jax.random.key_data(array))
         return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(array))
@@ -67,8 +81,8 @@ def _everywhere(sharding: NamedSharding, array: jax.Array) -> jax.Array:
 
 def mesh_of(state: TrainState) -> Mesh | None:
     """The mesh that the state has been spread over, if it has."""
-    sharding = state.step.sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+    mesh = getattr(state.step.sharding, "mesh", None)
+    return mesh if isinstance(mesh, Mesh) else None
 
 
 def own_part(rows: np.ndarray, mesh: Mesh | None) -> np.ndarray:
@@ -82,19 +96,3 @@ def split(own: Any, mesh: Mesh | None, members: int) -> Any:
         return own
     sharding = NamedSharding(mesh, P(*members * [None], "data"))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), own)
-
-
-def agree(asked: bool) -> bool:
-    """Whether any of the processes was asked, which each of them then knows.
-
-    Args:
-        asked: Of this process.
-
-    Returns:
-        The same in each process. All must call this at the same place.
-
-    Example:
-        >>> agree(False)
-        False
-    """
-    return asked if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(asked)).any())
