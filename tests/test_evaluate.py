@@ -145,7 +145,7 @@ def truncated(folder: Path, kept: Path) -> Path:
             "save_1: the network is for 3 classes in images of 5×4×1; the data have 3 classes in images of 5×6×1",
         ),
         (lambda folder, kept: [kept / "nowhere"], "nowhere: No such file or directory"),
-        (lambda folder, kept: [folder], "no checkpoints are in it"),
+        (lambda folder, kept: [folder], "no checkpoint is in it"),
         (lambda folder, kept: [kept / "images.npz"], "images.npz"),
         (lambda folder, kept: [kept / "other"], "save_0: not of train_cnn.py: its settings have no 'classes'"),
         (lambda folder, kept: [truncated(folder, kept)], "is damaged"),
