@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from jaxbn import cnn, data, training
-from tests.test_data_npz import npz
+from tests.npz_files import npz
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.test_data_npz import WRONG_FILES, npz
+from tests.npz_files import WRONG_FILES, npz
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "examples" / "train_cnn.py"
