@@ -4,7 +4,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NEW_NAMESPACE, _NEW_USER = 0x00020000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
@@ -54,8 +54,28 @@ def mount_memory(directory: Path, size: int) -> None:
     _call("mount", b"memory", bytes(directory), b"tmpfs", 0, f"size={size}".encode())
 
 
-def remount(directory: Path, *, read_only: bool) -> None:
-    _call("mount", None, bytes(directory), None, _REMOUNT | (_READ_ONLY if read_only else 0), None)
+@contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """A disk that is full, but for a few pages."""
+    with (disk / "filling").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - 5 * 4096)
+    try:
+        yield
+    finally:
+        (disk / "filling").unlink()
+
+
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """A disk that `mount_memory` has mounted, and that cannot be written to."""
+    _call("mount", None, bytes(disk), None, _REMOUNT | _READ_ONLY, None)
+    try:
+        yield
+    finally:
+        _call("mount", None, bytes(disk), None, _REMOUNT, None)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -10,6 +10,7 @@ metrics, saves of the same names. The command can be stopped: it goes on from th
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,7 +20,6 @@ import sys
 import time
 from importlib import import_module
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -64,30 +64,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="where to write, as JSON, and to go on from")
     given = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
-        found = kill_all(Path(folder), given)
+        found = kill_all(Path(folder), **vars(given))
     wrong = [kill for kill in found["kills"] if kill["wrong"]]
     lost = max(kill["steps lost"] for kill in found["kills"])
     print(f"{len(found['kills'])} kills, {len(wrong)} wrong, at most {lost} steps lost")
     return 1 if wrong else 0
 
 
-def kill_all(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+def kill_all(
+    folder: Path, *, count: int, every: int, seed: int, seconds: float = float("inf"), output: Path | None = None
+) -> dict[str, Any]:
     """Goes on from what is found already."""
-    found: dict[str, Any] = {"jax": jax.__version__, "orbax-checkpoint": version("orbax-checkpoint"), "kills": []}
-    if given.output and given.output.exists():
-        found = json.loads(given.output.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {"jax": jax.__version__, "orbax-checkpoint": version("orbax-checkpoint"), "seed": seed}
+    found |= {"every": every, "kills": []}
+    if output and output.exists():
+        found = json.loads(output.read_text(encoding="utf-8"))
     started, runs = time.monotonic(), Runs(folder)
-    kills = [Kill(touch=touch) for touch in range(1, runs.touches + 1, given.every)]
-    kills += [Kill(share=float(share)) for share in np.random.default_rng(given.seed).random(given.count)]
+    kills = [Kill(touch=touch) for touch in range(1, runs.touches + 1, every)]
+    kills += [Kill(share=float(share)) for share in np.random.default_rng(seed).random(count)]
     left = kills[len(found["kills"]) :]
     shown = "{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}"
     for kill in tqdm(left, total=len(kills), initial=len(kills) - len(left), desc="killed runs", bar_format=shown):
-        if time.monotonic() - started > given.seconds:
+        if time.monotonic() - started > seconds:
             break
         found["kills"].append(runs.kill(kill))
-        if given.output:
-            given.output.parent.mkdir(parents=True, exist_ok=True)
-            given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return found
 
 
@@ -95,7 +98,7 @@ class Runs:
     """Runs of one command, each in a folder of its own, and what it leaves when nobody kills it."""
 
     def __init__(self, folder: Path):
-        self.folder, self.numbers = folder, count()
+        self.folder, self.numbers = folder, itertools.count()
         rng = np.random.default_rng(0)
         images, labels = rng.integers(0, 256, (30, 5, 4), np.uint8), rng.integers(0, 3, 30)
         parts = {"x_train": images[:24], "y_train": labels[:24], "x_test": images[24:], "y_test": labels[24:]}
@@ -161,8 +164,8 @@ class Runs:
 
 def program(run: Path, kill_at: int | None) -> None:
     """All of a child process: `train_cnn.py`, which writes down what it touches, and may die of it."""
-    directory, numbers = str(run / "checkpoints"), count(1)
-    touches = (run / "touches").open("w", buffering=1, encoding="utf-8")
+    directory, numbers = str(run / "checkpoints"), itertools.count(1)
+    touches = os.open(run / "touches", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in TOUCHES or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)):
@@ -171,7 +174,7 @@ def program(run: Path, kill_at: int | None) -> None:
         path = str(arguments[0])
         if path.startswith(directory) or not os.path.isabs(path):
             number = next(numbers)
-            touches.write(f"{event} {path.removeprefix(directory)}\n")
+            os.write(touches, f"{event} {path.removeprefix(directory)}\n".encode())
             if number == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 

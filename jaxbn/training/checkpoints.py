@@ -145,8 +145,9 @@ class Checkpoints:
             self._next += 1
 
     def _failed(self, error: Exception) -> CheckpointError:
-        self._writing = None
-        return CheckpointError(f"{self._path(self._next)} cannot be written ({reason(error)})")
+        failed, self._writing = self._path(self._next), None
+        self._next += 1  # no other save in a directory that a thread may still be writing to
+        return CheckpointError(f"{failed} cannot be written ({reason(error)})")
 
     def _path(self, number: int) -> Path:
         return self._directory / f"save_{number}"

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,12 @@ from orbax.checkpoint.checkpoint_managers import PreservationContext
 _REMOVED = "removed.orbax-checkpoint-tmp"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Orbax's log: whatever goes wrong is raised as well."""
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
 
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
 
-    logging.getLogger("absl").addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        logging.getLogger("absl").removeFilter(is_of_others)
+# What Orbax logs of a failure, tracebacks and all, is raised as well; and its threads may fail long after that.
+logging.getLogger("absl").addFilter(_is_of_others)
 
 
 class Writer:
@@ -42,22 +36,9 @@ class Writer:
     """
 
     def __init__(self, directory: Path, last: int):
-        self._preserved, self._open = _Preserved(last), ExitStack()
-        self._open.enter_context(_quiet())
-        self._begun = False
-        registry = handlers.DefaultCheckpointHandlerRegistry()
-        registry.add("state", ocp.args.PyTreeSave, _handler())
-        registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
-        options = ocp.CheckpointManagerOptions(
-            step_prefix="save",
-            preservation_policy=self._preserved,
-            cleanup_tmp_directories=True,  # of a save that was killed
-            lightweight_initialize=True,  # reads nothing that may be damaged
-            todelete_subdir=_REMOVED,
-            # Were they made in the background, a failure would leave threads that wait for them.
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-        )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, handler_registry=registry)
+        self._directory, self._preserved = directory.absolute(), _Preserved(last)
+        self._manager: ocp.CheckpointManager | None = None
+        self._open()
 
     def begin(
         self, number: int, content: dict[str, Any], arrays: dict[str, np.ndarray], best: int | None, damaged: set[int]
@@ -65,18 +46,55 @@ class Writer:
         """Begin to write a checkpoint, then to remove those that are not kept."""
         self._preserved.best, self._preserved.damaged = best, damaged
         parts = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), content=ocp.args.JsonSave(content))
-        self._manager.save(number, args=parts, force=True)
+        try:
+            self._open().save(number, args=parts, force=True)
+        except Exception:
+            self._abandon()
+            raise
         self._begun = True
 
     def wait(self) -> None:
         """Wait until it is written; raises what went wrong."""
-        self._manager.wait_until_finished()
+        if self._manager is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception:
+            self._abandon()
+            raise
         if self._begun and jax.process_index() == 0:  # before that Orbax may still be cleaning up
-            shutil.rmtree(self._manager.directory / _REMOVED, ignore_errors=True)
+            shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
 
     def close(self) -> None:
-        with self._open:
+        if self._manager is not None:
             self._manager.close()
+
+    def _abandon(self) -> None:
+        """A manager that has failed is not used again: there may be more failures in it, and threads that go on."""
+        manager, self._manager = self._manager, None
+        for _ in range(5):  # each call raises one failure
+            with suppress(Exception):
+                if manager is not None:
+                    manager.close()
+                break
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            self._begun = False
+            registry = handlers.DefaultCheckpointHandlerRegistry()
+            registry.add("state", ocp.args.PyTreeSave, _handler())
+            registry.add("content", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+            options = ocp.CheckpointManagerOptions(
+                step_prefix="save",
+                preservation_policy=self._preserved,
+                cleanup_tmp_directories=True,  # of a save that was killed
+                lightweight_initialize=True,  # reads nothing that may be damaged
+                todelete_subdir=_REMOVED,
+                # Were they made in the background, a failure would leave threads that wait for them.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            )
+            self._manager = ocp.CheckpointManager(self._directory, options=options, handler_registry=registry)
+        return self._manager
 
 
 class _Preserved:
@@ -120,5 +138,5 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint's state, without waiting for other processes, which may not find it."""
-    with _quiet(), closing(_handler()) as handler:
+    with closing(_handler()) as handler:
         return handler.restore(epath.Path(path.absolute()))

@@ -7,6 +7,7 @@ bit what was saved, or has another SHA-256.
 
 import hashlib
 import json
+import os
 import re
 import textwrap
 from collections.abc import Mapping
@@ -113,7 +114,7 @@ def load_checkpoint(path: str | Path, *, best: bool = False) -> Checkpoint:
         return read(path)
     checkpoint = newest(path)
     if checkpoint is None:
-        raise CheckpointError(f"{path}: no checkpoint is in it")
+        raise CheckpointError(f"{path}: no checkpoints are in it")
     if best and checkpoint.content.best is not None:
         return read(path / f"save_{checkpoint.content.best}")
     return checkpoint
@@ -180,9 +181,10 @@ def reason(error: BaseException) -> str:
     """What went wrong, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    system = re.search(r"([^:]+) \[os_error_code=", str(error))
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore's
+        return os.strerror(int(number[1]))
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return system[1].strip() if system else textwrap.shorten(text, 100, placeholder="…")
+    return textwrap.shorten(text, 100, placeholder="…")
 
 
 def orbax_files(function: str):
