@@ -146,7 +146,7 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> CheckpointError:
         failed, self._writing = self._path(self._next), None
-        self._next += 1  # no other save in a directory that a thread may still be writing to
+        self._next += 1  # what has been written of it stays out of the next one's way
         return CheckpointError(f"{failed} cannot be written ({reason(error)})")
 
     def _path(self, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ def _is_of_others(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
-# What Orbax logs of a failure, tracebacks and all, is raised as well; and its threads may fail long after that.
+# What Orbax logs of a failure, tracebacks and all, is raised as well.
 logging.getLogger("absl").addFilter(_is_of_others)
 
 
@@ -70,13 +71,18 @@ class Writer:
             self._manager.close()
 
     def _abandon(self) -> None:
-        """A manager that has failed is not used again: there may be more failures in it, and threads that go on."""
+        """Of several failures each call of a manager raises one, while some of its threads still write: this waits for
+        those, and drops the manager."""
         manager, self._manager = self._manager, None
-        for _ in range(5):  # each call raises one failure
+        for _ in range(5):
             with suppress(Exception):
                 if manager is not None:
                     manager.close()
                 break
+        for thread in threading.enumerate():
+            if type(thread).__module__.startswith("orbax."):
+                with suppress(Exception):  # its own
+                    thread.join()
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
