@@ -112,12 +112,18 @@ def test_devices_that_processes_cannot_share_evenly_are_refused(trained: Trained
 
 
 def test_one_that_is_killed_leaves_the_other_with_an_error(trained: Trained) -> None:
-    assert (trained.status, trained.stderr) == (1, f"{GONE}\n")
+    assert (trained.status, said(trained.stderr)) == (1, [GONE])
 
 
 def test_only_the_first_is_heard(trained: Trained) -> None:
     assert trained.stdout == ""  # nor Gloo, between the lines that were waited for
-    assert trained.second == ("", "")
+    assert trained.second[0] == ""
+    assert said(trained.second[1]) == []
+
+
+def said(stderr: str) -> list[str]:
+    """All but what Grain has to say of some versions of JAX."""
+    return [line for line in stderr.splitlines() if "absl:Grain" not in line]
 
 
 @pytest.mark.parametrize(("killed", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
