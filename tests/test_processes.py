@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
@@ -144,6 +145,20 @@ def test_a_process_that_never_comes(tmp_path: Path) -> None:
         _, error = child.communicate(timeout=60)
         assert error.splitlines()[-1] == "train: not all of the 2 processes have come within 2 seconds"
         assert child.returncode == 1
+
+
+def test_a_save_that_fails_for_another_process_is_not_said_to_fail_for_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed")
+
+    with training.Checkpoints(tmp_path, {}) as checkpoints:
+        for name, call in (("begin", lambda: checkpoints.save(new_state(), [])), ("wait", checkpoints.wait)):
+            with monkeypatch.context() as patch:
+                patch.setattr(checkpoints._writer, name, fail)
+                with pytest.raises(jax.errors.JaxRuntimeError, match="Gloo"):
+                    call()
 
 
 @pytest.mark.parametrize(
