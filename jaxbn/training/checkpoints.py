@@ -144,9 +144,11 @@ class Checkpoints:
             self.last, self._writing = self._path(self._next), None
             self._next += 1
 
-    def _failed(self, error: Exception) -> CheckpointError:
+    def _failed(self, error: Exception) -> Exception:
         failed, self._writing = self._path(self._next), None
         self._next += 1  # what has been written of it stays out of the next one's way
+        if isinstance(error, jax.errors.JaxRuntimeError):  # no fault of the files: another process is gone
+            return error
         return CheckpointError(f"{failed} cannot be written ({reason(error)})")
 
     def _path(self, number: int) -> Path:

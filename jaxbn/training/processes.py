@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 ARRIVAL = 60  # seconds that the processes have to find each other
 SILENCE = 20  # seconds without a sign of life, after which a process counts as gone
+LINGERING = 2  # seconds that process 0 gives the others to leave before it
 EXCHANGE = re.compile("gloo|nccl|coordination", re.IGNORECASE)  # names what has failed between processes
 
 
@@ -77,11 +78,12 @@ def join_processes(
             try:
                 yield
             except BaseException as error:
-                if isinstance(error, jax.errors.JaxRuntimeError) and re.search(
-                    "gloo|nccl|coordination", str(error), re.I
-                ):
+                if isinstance(error, jax.errors.JaxRuntimeError) and EXCHANGE.search(str(error)):
                     _leave(1, tell, gone)
-                _leave(_as_interpreter(error))
+                status = _as_interpreter(error)
+                if process_id == 0:  # the coordinator; where all have the same reason, each is to give it
+                    time.sleep(LINGERING)
+                _leave(status)
             jax.distributed.shutdown()
 
 
