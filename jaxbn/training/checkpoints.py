@@ -187,7 +187,8 @@ def _make_directory(directory: Path) -> None:
         raise CheckpointError(f"{directory}: {error.strerror}") from error
     if names and not any(name.startswith("save_") for name in names):
         raise CheckpointError(f"{directory} is no directory of checkpoints: {min(names)} is in it, and no save_0")
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective):
         raise CheckpointError(f"{directory} cannot be written to")
 
 
