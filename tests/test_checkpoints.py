@@ -230,7 +230,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"save_3 is damaged \(content: No such file or directory\)$"):
         load_checkpoint(tmp_path / "save_3")
-    with pytest.raises(CheckpointError, match=r"no checkpoints are in it$"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is in it$"):
         load_checkpoint(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationContext
 # Old checkpoints are moved here before they are removed, so that none is ever there by half. By its ending Orbax knows
 # what a process has left that was killed, and cleans it up.
 _REMOVED = "removed.orbax-checkpoint-tmp"
+_PATIENCE = 10.0  # seconds for what still writes when a save has failed; it may wait for a process that is gone
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
@@ -79,10 +81,11 @@ class Writer:
                 if manager is not None:
                     manager.close()
                 break
+        until = time.monotonic() + _PATIENCE
         for thread in threading.enumerate():
             if type(thread).__module__.startswith("orbax."):
                 with suppress(Exception):  # its own
-                    thread.join()
+                    thread.join(max(0.0, until - time.monotonic()))
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:

@@ -114,7 +114,7 @@ def load_checkpoint(path: str | Path, *, best: bool = False) -> Checkpoint:
         return read(path)
     checkpoint = newest(path)
     if checkpoint is None:
-        raise CheckpointError(f"{path}: no checkpoints are in it")
+        raise CheckpointError(f"{path}: no checkpoint is in it")
     if best and checkpoint.content.best is not None:
         return read(path / f"save_{checkpoint.content.best}")
     return checkpoint
