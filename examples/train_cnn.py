@@ -24,6 +24,7 @@ import optax
 from answers import print_answers
 from jax.sharding import Mesh
 from learning_curves import draw_learning_curves
+from leaving import leave_unheard
 from progress import shown_progress
 from training_options import make_parser
 
@@ -63,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, ImportError) as error:  # of what was asked for, or of what the files hold
         complain(error)
         sys.exit(2)
+    except BrokenPipeError:
+        leave_unheard()
     except OSError as error:
         complain(f"{str(error.filename or options.output)!r}: {error.strerror}")
         sys.exit(2)
@@ -251,10 +254,10 @@ def report(state: training.TrainState, history: History, dataset: data.Dataset, 
     logits = training.predict(state, dataset.x_test).reshape(options.ensemble, -1, dataset.classes)
     if jax.process_index() > 0:
         return
-    print_answers(logits, dataset.y_test, options.seed)
     picture = options.output / "learning_curves.png"
-    draw_learning_curves(history, picture)
-    print(f"learning curves: {picture}")
+    draw_learning_curves(history, picture)  # first, since whoever reads what is printed may leave in the middle
+    print_answers(logits, dataset.y_test, options.seed)
+    say(f"learning curves: {picture}")
 
 
 if __name__ == "__main__":
