@@ -248,7 +248,12 @@ def test_leaving_is_quiet_with_something_left_to_write() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROGRAM.parent, stdout=write, stderr=subprocess.PIPE, check=False
+        [sys.executable, "-c", program],
+        cwd=PROGRAM.parent,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
