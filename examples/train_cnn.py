@@ -106,6 +106,9 @@ def check(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None)
         raise ValueError(f"argument --batch-size: {options.batch_size} is more than the {count} training images")
     if options.batch_size % devices:
         raise ValueError(f"argument --batch-size: {options.batch_size} is no multiple of the {devices} devices")
+    total, most = options.epochs * (count // options.batch_size), np.iinfo(np.int32).max
+    if total > most:
+        raise ValueError(f"argument --epochs: {options.epochs} are {total} steps; at most {most} are counted")
     if options.shift >= min(size[:2]):
         raise ValueError(f"argument --shift: {options.shift} is not below the images' sides, {size[0]} and {size[1]}")
     if options.local_batch_norm and mesh is None:

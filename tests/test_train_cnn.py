@@ -129,6 +129,7 @@ def test_a_wrong_file_ends_with_one_line_and_status_2(
         (("--checkpoint", "taken"), "train_cnn: taken: File exists"),
         (("--checkpoint", "other"), "train_cnn: other is no directory of checkpoints: a.txt is in it, and no save_0"),
         (("--batch-size", 1438), "argument --batch-size: 1438 is more than the 1437 training images"),
+        (("--epochs", 10**24), f"argument --epochs: {10**24} are {44 * 10**24} steps; at most 2147483647 are counted"),
         (("--batch-size", 33, "--devices", 2), "argument --batch-size: 33 is no multiple of the 2 devices"),
         (("--devices", 9), "data_mesh: `devices` is 9; it must be from 1 to 8"),
         (("--shift", 8), "argument --shift: 8 is not below the images' sides, 8 and 8"),
@@ -244,7 +245,7 @@ def test_without_a_reader_it_leaves_without_a_word(
 
 
 def test_leaving_is_quiet_with_something_left_to_write() -> None:
-    program = "import leaving\ntry:\n  print('a' * 100_000)\nexcept BrokenPipeError:\n  leaving.leave_unheard()"
+    program = "import leaving\ntry:\n  print('a', flush=True)\nexcept BrokenPipeError:\n  leaving.leave_unheard()"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
