@@ -258,8 +258,10 @@ def report(state: training.TrainState, history: History, dataset: data.Dataset, 
     if jax.process_index() > 0:
         return
     picture = options.output / "learning_curves.png"
-    draw_learning_curves(history, picture)  # first, since whoever reads what is printed may leave in the middle
-    print_answers(logits, dataset.y_test, options.seed)
+    try:
+        print_answers(logits, dataset.y_test, options.seed)
+    finally:  # also where whoever reads the answers leaves in the middle
+        draw_learning_curves(history, picture)
     say(f"learning curves: {picture}")
 
 
