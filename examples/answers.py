@@ -22,19 +22,18 @@ def print_answers(logits: np.ndarray, labels: np.ndarray, seed: int) -> None:
 
 def print_confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> None:
     """The confusion matrix; where the terminal is too narrow for it, the commonest mistakes."""
-    from sklearn.metrics import confusion_matrix
-
-    matrix = confusion_matrix(labels, answers, labels=range(classes))
-    width = len(str(max(classes - 1, matrix.max()))) + 1
+    pairs, counts = np.unique(np.stack([labels, answers], axis=1), axis=0, return_counts=True)
+    width = len(str(max(classes - 1, counts.max()))) + 1
     if 6 + width * classes <= shutil.get_terminal_size().columns:
         print("confusion matrix, a row for each true class, a column for each answer:")
         print("      " + "".join(f"{answer:{width}}" for answer in range(classes)))
+        matrix = np.zeros((classes, classes), int)  # only here: of very many classes it would fill the memory
+        matrix[tuple(pairs.T)] = counts
         for label, row in enumerate(matrix):
             print(f"{label:5} " + "".join(f"{number or '.':>{width}}" for number in row))
     else:
         print("the confusion matrix is too wide for this terminal; the commonest mistakes:")
-        mistakes = matrix - np.diag(np.diag(matrix))
-        for place in np.argsort(-mistakes, axis=None, kind="stable")[:10]:
-            label, answer = divmod(int(place), classes)
-            if mistakes[label, answer]:
-                print(f"{mistakes[label, answer]:5} times class {label} was taken for {answer}")
+        wrong = pairs[:, 0] != pairs[:, 1]
+        for place in np.argsort(-counts[wrong], kind="stable")[:10]:
+            label, answer = pairs[wrong][place]
+            print(f"{counts[wrong][place]:5} times class {label} was taken for {answer}")

@@ -13,6 +13,7 @@ Needs the extra: python -m pip install "jaxbn[examples]"
 """
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 import optax
 from answers import print_answers
+from leaving import leave_unheard
 
 from jaxbn import cnn, data, training
 
@@ -29,10 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         evaluate(options)
+        print(end="", flush=True)
     except (ValueError, ImportError, training.CheckpointError) as error:
         parser.exit(2, f"evaluate: {error}\n")
+    except BrokenPipeError:
+        leave_unheard()
     except OSError as error:
         parser.exit(2, f"evaluate: {str(error.filename)!r}: {error.strerror}\n")
+    except KeyboardInterrupt:
+        parser.exit(128 + signal.SIGINT, "evaluate: stopped by SIGINT\n")
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ def shown_progress(epochs: int) -> Iterator[Callable[[training.Progress], None]]
             bars.pop().close()
 
     try:
-        yield show_bar if sys.stderr.isatty() else show_line
+        yield show_bar if sys.stderr and sys.stderr.isatty() else show_line  # a process may have none
     finally:
         for bar in bars:
             bar.close()

@@ -24,6 +24,7 @@ import optax
 from answers import print_answers
 from jax.sharding import Mesh
 from learning_curves import draw_learning_curves
+from leaving import leave_unheard
 from progress import shown_progress
 from training_options import make_parser
 
@@ -63,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, ImportError) as error:  # of what was asked for, or of what the files hold
         complain(error)
         sys.exit(2)
+    except BrokenPipeError:
+        leave_unheard()
     except OSError as error:
         complain(f"{str(error.filename or options.output)!r}: {error.strerror}")
         sys.exit(2)
@@ -103,6 +106,9 @@ def check(options: argparse.Namespace, dataset: data.Dataset, mesh: Mesh | None)
         raise ValueError(f"argument --batch-size: {options.batch_size} is more than the {count} training images")
     if options.batch_size % devices:
         raise ValueError(f"argument --batch-size: {options.batch_size} is no multiple of the {devices} devices")
+    total, most = options.epochs * (count // options.batch_size), np.iinfo(np.int32).max
+    if total > most:
+        raise ValueError(f"argument --epochs: {options.epochs} are {total} steps; at most {most} are counted")
     if options.shift >= min(size[:2]):
         raise ValueError(f"argument --shift: {options.shift} is not below the images' sides, {size[0]} and {size[1]}")
     if options.local_batch_norm and mesh is None:
@@ -251,10 +257,12 @@ def report(state: training.TrainState, history: History, dataset: data.Dataset, 
     logits = training.predict(state, dataset.x_test).reshape(options.ensemble, -1, dataset.classes)
     if jax.process_index() > 0:
         return
-    print_answers(logits, dataset.y_test, options.seed)
     picture = options.output / "learning_curves.png"
-    draw_learning_curves(history, picture)
-    print(f"learning curves: {picture}")
+    try:
+        print_answers(logits, dataset.y_test, options.seed)
+    finally:  # also where whoever reads the answers leaves in the middle
+        draw_learning_curves(history, picture)
+    say(f"learning curves: {picture}")
 
 
 if __name__ == "__main__":

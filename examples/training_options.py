@@ -84,7 +84,7 @@ def _add_keeping(parser: argparse.ArgumentParser) -> None:
         "--profile",
         type=Path,
         metavar="DIR",
-        help="folder for a trace of ten steps, for JAX's profiler (default: none)",
+        help="folder for a trace of some steps, for JAX's profiler (default: none)",
     )
 
 

@@ -135,3 +135,11 @@ def test_a_file_larger_than_memory(tmp_path: Path) -> None:
         images = dataset.x_train[np.array([0, 159_999, 77_777, 5])]
         data.fingerprint(dataset)
     np.testing.assert_allclose(images[..., 0], np.stack([image, image, image, 0 * image]) / 255.0, rtol=1e-7)
+
+
+def test_labels_are_not_read_before_there_are_known_to_be_as_many_as_images(tmp_path: Path) -> None:
+    put(tmp_path, idx_files() | {LABELS: header(0x801, 10**7)})
+    os.truncate(tmp_path / LABELS, 8 + 10**7)  # a hole, which takes no room on the disk
+    message = f": 12 images in '{IMAGES}', but 10000000 labels in"
+    with allocating_at_most(1_000_000), pytest.raises(data.DataError, match=message):
+        data.load_idx(tmp_path)

@@ -1,8 +1,10 @@
 """The example that evaluates what `train_cnn.py` has kept."""
 
 import importlib
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,7 @@ import optax
 import pytest
 
 from jaxbn import cnn, data, training
+from tests.data_files import allocating_at_most
 from tests.npz_files import npz
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -186,3 +189,32 @@ def test_a_confusion_matrix_too_wide_for_the_terminal(
         "3 times class 7 was taken for 11",
         "1 times class 3 was taken for 19",
     ]
+
+
+def test_very_many_classes_take_no_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(60)
+    with allocating_at_most(1_000_000):
+        importlib.import_module("answers").print_confusion(labels, labels * 1_000, 60_000)
+    assert capsys.readouterr().out.splitlines()[1] == "    1 times class 1 was taken for 1000"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [(BrokenPipeError, 128 + signal.SIGPIPE, ""), (KeyboardInterrupt, 130, "evaluate: stopped by SIGINT\n")],
+)
+def test_it_is_left_with_no_more_than_a_line(
+    example: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: type[BaseException],
+    status: int,
+    message: str,
+) -> None:
+    def stopped(options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(example, "evaluate", stopped)
+    monkeypatch.setattr(os, "dup2", lambda *files: None)
+    with pytest.raises(SystemExit) as left:
+        example.main(["anything"])
+    assert (left.value.code, capsys.readouterr().err) == (status, message)

@@ -64,3 +64,9 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(FileExistsError):
         list(trace_steps(iter("ab"), tmp_path / "taken", steps=2))
+
+
+def test_where_nothing_can_be_written_no_step_is_taken() -> None:
+    """Root may write to any directory but the system's own."""
+    with pytest.raises(OSError, match="/proc/self"):
+        next(trace_steps((pytest.fail("a step was taken") for _ in "ab"), "/proc/self", steps=2))

@@ -75,3 +75,12 @@ def test_a_run_that_stops_leaves_its_bar_and_a_new_line(progress: ModuleType, mo
     (line,) = terminal.lines()
     assert "| 1/3 00:" in line
     assert "loss 1.0000" in line
+
+
+def test_a_process_without_standard_error(
+    progress: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress.shown_progress(10) as show:
+        show(reached(1, 3))
+    assert capsys.readouterr().out.startswith("epoch  1/10: loss")  # as print does it

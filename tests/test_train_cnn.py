@@ -3,10 +3,11 @@
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,7 @@ def test_a_wrong_file_ends_with_one_line_and_status_2(
         (("--checkpoint", "taken"), "train_cnn: taken: File exists"),
         (("--checkpoint", "other"), "train_cnn: other is no directory of checkpoints: a.txt is in it, and no save_0"),
         (("--batch-size", 1438), "argument --batch-size: 1438 is more than the 1437 training images"),
+        (("--epochs", 10**24), f"argument --epochs: {10**24} are {44 * 10**24} steps; at most 2147483647 are counted"),
         (("--batch-size", 33, "--devices", 2), "argument --batch-size: 33 is no multiple of the 2 devices"),
         (("--devices", 9), "data_mesh: `devices` is 9; it must be from 1 to 8"),
         (("--shift", 8), "argument --shift: 8 is not below the images' sides, 8 and 8"),
@@ -215,6 +217,47 @@ def test_help_explains_every_option_and_its_default(example: ModuleType, capsys:
     defaults = vars(example.make_parser().parse_args([]))
     assert " ".join(map(str, defaults["features"])) == options["--features"]
     assert defaults["ensemble"] == 1
+
+
+def broken(*arguments: object) -> None:
+    raise BrokenPipeError
+
+
+def test_the_picture_is_there_when_the_reader_of_the_answers_leaves(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(example, "print_answers", broken)
+    monkeypatch.setattr(example.training, "predict", lambda *arguments: np.zeros((6, 3)))
+    row = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.1, "test_loss": 3.0, "test_accuracy": 0.2}
+    dataset = SimpleNamespace(x_test=None, y_test=None, classes=3)
+    with pytest.raises(BrokenPipeError):
+        example.report(None, [row], dataset, SimpleNamespace(output=tmp_path, ensemble=1, seed=0))
+    assert (tmp_path / "learning_curves.png").exists()
+
+
+def test_without_a_reader_it_leaves_without_a_word(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(example, "train", broken)
+    monkeypatch.setattr(os, "dup2", lambda *files: None)
+    assert left_by(example, "--output", tmp_path) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
+
+
+def test_leaving_is_quiet_with_something_left_to_write() -> None:
+    program = "import leaving\ntry:\n  print('a', flush=True)\nexcept BrokenPipeError:\n  leaving.leave_unheard()"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROGRAM.parent,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("members", [(), (3,)])

@@ -6,9 +6,9 @@ record   1 byte of the label, then 1,024 of red, 1,024 of green, 1,024 of blue, 
 import os
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import UInt8
 
-from jaxbn.data.dataset import Dataset, Part, as_labels, checked
+from jaxbn.data.dataset import Dataset, Labels, Part, checked
 from jaxbn.data.errors import DataError
 from jaxbn.data.files import opened, quoted
 from jaxbn.data.stored import Shard, Shards
@@ -56,7 +56,7 @@ def _part(folder: str | os.PathLike[str], names: tuple[str, ...]) -> Part:
         planes = records[:, 1:].reshape(-1, *_PLANES)
         shards.append(Shard(quoted(path), planes.transpose(0, 2, 3, 1)))
         labels.append(_labels(records, quoted(path)))
-    return Part(Shards(shards), np.concatenate(labels), "the batches", "the batches")
+    return Part(Shards(shards), labels, "the batches", "the batches")
 
 
 def _records(path: str) -> UInt8[np.ndarray, "n record"]:
@@ -67,8 +67,8 @@ def _records(path: str) -> UInt8[np.ndarray, "n record"]:
         return np.asarray(np.memmap(stream, np.uint8, "r", shape=(count, _RECORD)))
 
 
-def _labels(records: UInt8[np.ndarray, "n record"], name: str) -> Int32[np.ndarray, " n"]:
-    labels = as_labels(records[:, 0], name)
+def _labels(records: UInt8[np.ndarray, "n record"], name: str) -> Labels:
+    labels = records[:, 0]
     if labels.max() >= _CLASSES:
         raise DataError(f"{name} holds the label {labels.max()}; CIFAR-10's are from 0 to {_CLASSES - 1}")
-    return labels
+    return Labels(name, labels)

@@ -1,7 +1,7 @@
 """What every format becomes: a `Dataset`, whose parts are checked here, the same for all formats."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +31,18 @@ class Dataset(NamedTuple):
     classes: int  # every label is in [0, classes)
 
 
+class Labels(NamedTuple):
+    """Some of the labels, in an array or a memory map."""
+
+    name: str  # for errors
+    numbers: Shaped[np.ndarray, "n *one"]  # of any integer type
+
+
 class Part(NamedTuple):
     """The images of training or of testing with their labels, and what their file calls each."""
 
     images: Images
-    labels: Int32[np.ndarray, " n"]
+    labels: Sequence[Labels]  # one behind the other; mapped ones are read once there are known to be as many as images
     images_name: str
     labels_name: str
 
@@ -68,11 +75,26 @@ def with_channels(pixels: Shaped[np.ndarray, "n h w *c"]) -> Shaped[np.ndarray, 
     return pixels if pixels.ndim == 4 else pixels[..., np.newaxis]
 
 
-def as_labels(array: Shaped[np.ndarray, "n *one"], name: str) -> Int32[np.ndarray, " n"]:
+def _as_int32(labels: Labels) -> Int32[np.ndarray, " n"]:
     """Labels of any integer type as int32 of one axis."""
-    if array.size and not 0 <= array.min() <= array.max() < np.iinfo(np.int32).max:
-        raise DataError(f"{name} holds labels from {array.min()} to {array.max()}; labels count from 0")
-    return array.reshape(-1).astype(np.int32)
+    name, numbers = labels
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < np.iinfo(np.int32).max:
+        raise DataError(f"{name} holds labels from {numbers.min()} to {numbers.max()}; labels count from 0")
+    return numbers.reshape(-1).astype(np.int32)
+
+
+def _labels_of(part: Part, name: str) -> Int32[np.ndarray, " n"]:
+    """The labels, of which there must be as many as images: until that is known, none is read."""
+    count = sum(len(labels.numbers) for labels in part.labels)
+    if len(part.images) != count:
+        raise DataError(
+            f"{name}: {len(part.images)} images in {part.images_name}, but {count} labels in {part.labels_name}; "
+            "each image has one label"
+        )
+    try:
+        return np.concatenate([_as_int32(labels) for labels in part.labels])
+    except MemoryError:
+        raise DataError(f"{name}: the labels in {part.labels_name} are larger than the memory that is left") from None
 
 
 def checked(train: Part, test: Part, name: str, classes: int | None = None) -> Dataset:
@@ -81,33 +103,28 @@ def checked(train: Part, test: Part, name: str, classes: int | None = None) -> D
     `classes` is for formats that say how many there are, and whose labels are known to be of them; for others it is one
     more than the largest training label.
     """
-    for part in (train, test):
-        if len(part.images) != len(part.labels):
-            raise DataError(
-                f"{name}: {len(part.images)} images in {part.images_name}, but {len(part.labels)} labels in "
-                f"{part.labels_name}; each image has one label"
-            )
+    y_train, y_test = (_labels_of(part, name) for part in (train, test))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{name}: images of {by(train.images.shape[1:])} in {train.images_name}, but of "
             f"{by(test.images.shape[1:])} in {test.images_name}; they must be alike"
         )
-    first, last = train.labels.min(), train.labels.max()
+    first, last = y_train.min(), y_train.max()
     if first == last:
         raise DataError(f"{name}: every label in {train.labels_name} is {first}; at least two classes are wanted")
     if classes is None:
         classes = int(last) + 1
-        if last >= len(train.labels):
+        if last >= len(y_train):
             raise DataError(
-                f"{name}: {train.labels_name} holds the label {last} among only {len(train.labels)} images; "
+                f"{name}: {train.labels_name} holds the label {last} among only {len(y_train)} images; "
                 "number the classes 0, 1, 2, …"
             )
-        if test.labels.max() > last:
+        if y_test.max() > last:
             raise DataError(
-                f"{name}: {test.labels_name} holds the label {test.labels.max()}, {train.labels_name} none above "
+                f"{name}: {test.labels_name} holds the label {y_test.max()}, {train.labels_name} none above "
                 f"{last}; a class must be trained to be tested"
             )
-    return Dataset(train.images, train.labels, test.images, test.labels, classes)
+    return Dataset(train.images, y_train, test.images, y_test, classes)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -11,9 +11,9 @@ import os
 import struct
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import UInt8
 
-from jaxbn.data.dataset import Dataset, Part, as_labels, checked, with_channels
+from jaxbn.data.dataset import Dataset, Labels, Part, checked, with_channels
 from jaxbn.data.errors import DataError, by
 from jaxbn.data.files import Stream, decompressed, errors_of_damage, names_in, opened, quoted
 from jaxbn.data.stored import Shard, Shards
@@ -68,8 +68,8 @@ def _images(path: str) -> Shards:
     return Shards([Shard(quoted(path), with_channels(_read(path, axes=3)))])
 
 
-def _labels(path: str) -> Int32[np.ndarray, " n"]:
-    return as_labels(_read(path, axes=1), quoted(path))
+def _labels(path: str) -> list[Labels]:
+    return [Labels(quoted(path), _read(path, axes=1))]
 
 
 def _read(path: str, axes: int) -> UInt8[np.ndarray, "*sides"]:

@@ -9,9 +9,9 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Shaped
 
-from jaxbn.data.dataset import Check, Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
+from jaxbn.data.dataset import Check, Dataset, Labels, Part, check_images, check_labels, checked, with_channels
 from jaxbn.data.errors import DataError
 from jaxbn.data.files import Stream, names_in, opened, quoted
 from jaxbn.data.stored import Shard, Shards
@@ -103,8 +103,8 @@ def _images(folder: str | os.PathLike[str], key: str) -> Shards:
     return Shards(shards)
 
 
-def _labels(folder: str | os.PathLike[str], key: str) -> Int32[np.ndarray, " n"]:
-    return np.concatenate([as_labels(_mapped(path, check_labels), quoted(path)) for path in _files(folder, key)])
+def _labels(folder: str | os.PathLike[str], key: str) -> list[Labels]:
+    return [Labels(quoted(path), _mapped(path, check_labels)) for path in _files(folder, key)]
 
 
 def _files(folder: str | os.PathLike[str], key: str) -> Sequence[str]:

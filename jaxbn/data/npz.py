@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxbn.data.dataset import Check, Dataset, Part, as_labels, check_images, check_labels, checked, with_channels
+from jaxbn.data.dataset import Check, Dataset, Labels, Part, check_images, check_labels, checked, with_channels
 from jaxbn.data.errors import DataError, listed
 from jaxbn.data.files import check_deflate, check_memory, decompressed, errors_of_damage, opened, quoted
 from jaxbn.data.npy import Header, read_header
@@ -43,7 +43,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         arrays = _read_archive(stream, length, quoted(path))
         names = {key: f"{quoted(path)}: `{key}`" for key in _CHECKS}
         train, test = (
-            Part(_images(arrays[x], names[x]), as_labels(arrays[y], names[y]), f"`{x}`", f"`{y}`")
+            Part(_images(arrays[x], names[x]), [Labels(names[y], arrays[y])], f"`{x}`", f"`{y}`")
             for x, y in (("x_train", "y_train"), ("x_test", "y_test"))
         )
         return checked(train, test, quoted(path))

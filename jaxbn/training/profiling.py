@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import jax
@@ -29,7 +30,7 @@ def trace_steps(run: Iterator[Reached], directory: str | PathLike[str], *, steps
         What `run` does.
 
     Raises:
-        OSError: the directory cannot be made.
+        OSError: the directory cannot be made, or nothing can be written to it.
 
     Example:
         >>> import tempfile
@@ -38,6 +39,8 @@ def trace_steps(run: Iterator[Reached], directory: str | PathLike[str], *, steps
         ['a', 'b', 'c', 'd']
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=directory):  # or that nothing can be written were said after the last step, by the profiler
+        pass
     last = min(_LAST, steps)
     first = max(1, last // 2)
     yield from islice(run, first - 1)
