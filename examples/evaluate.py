@@ -14,6 +14,7 @@ Needs the extra: python -m pip install "jaxbn[examples]"
 
 import argparse
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     checkpoint = training.load_checkpoint(options.checkpoint, best=options.best)
+    for damage in checkpoint.damaged.values():
+        print(f"evaluate: {damage}", file=sys.stderr)
     settings = settings_of(checkpoint)
     dataset = data.load(options.data) if options.data else data.load_digits()
     check(checkpoint.path, settings, dataset)

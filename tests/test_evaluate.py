@@ -136,6 +136,19 @@ def truncated(folder: Path, kept: Path) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("best", [(), ("--best",)])
+def test_a_damaged_one_is_named(
+    example: ModuleType, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], best: tuple[str, ...]
+) -> None:
+    shutil.copytree(kept / "run", tmp_path / "copy")
+    damaged = tmp_path / "copy" / "save_1"
+    (damaged / "content" / "metadata").write_text("{")
+    example.main([str(tmp_path / "copy"), *best, "--data", str(kept / "images.npz")])
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"evaluate: {damaged} is damaged (")
+    assert shown.out.startswith(f"{tmp_path / 'copy' / 'save_0'}, after step")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

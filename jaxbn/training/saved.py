@@ -116,7 +116,7 @@ def load_checkpoint(path: str | Path, *, best: bool = False) -> Checkpoint:
     if checkpoint is None:
         raise CheckpointError(f"{path}: no checkpoint is in it")
     if best and checkpoint.content.best is not None:
-        return read(path / f"save_{checkpoint.content.best}")
+        return read(path / f"save_{checkpoint.content.best}")._replace(damaged=checkpoint.damaged)
     return checkpoint
 
 
