@@ -104,7 +104,7 @@ class Runs:
         images, labels = rng.integers(0, 256, (30, 5, 4), np.uint8), rng.integers(0, 3, 30)
         parts = {"x_train": images[:24], "y_train": labels[:24], "x_test": images[24:], "y_test": labels[24:]}
         np.savez(folder / "images.npz", allow_pickle=False, **parts)
-        modules = [__name__, "grain", "jaxbn.training.orbax_files", "matplotlib.figure", "sklearn.metrics"]
+        modules = [__name__, "grain", "jaxbn.training.orbax_files", "matplotlib.figure"]
         PROCESSES.set_forkserver_preload(modules)
         first, second = self.new(), self.new()
         self.start(first).join()  # and compile
