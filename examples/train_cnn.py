@@ -10,6 +10,7 @@ from a hand-written rule of jaxbn; the rest is JAX and Optax. Needs the extra: p
 """
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -124,9 +125,10 @@ def train(dataset: data.Dataset, mesh: Mesh | None, options: argparse.Namespace)
         state, optimizer = begin(dataset, options)
         if mesh is not None:
             state = training.spread(state, mesh)
-        checkpoints = opened.enter_context(checkpoints_of(options, settings(options, dataset, mesh)))
+        decided = settings(options, dataset, mesh)
+        checkpoints = opened.enter_context(checkpoints_of(options, decided))
         state, history = resume(state, checkpoints) if checkpoints else (state, [])
-        watch = opened.enter_context(watched(options, int(np.max(state.step))))
+        watch = opened.enter_context(watched(options, decided, int(np.max(state.step))))
         run = steps(state, dataset, optimizer, options)
         try:
             for state, progress in run:
@@ -228,11 +230,14 @@ def steps(
 
 
 @contextmanager
-def watched(options: argparse.Namespace, step: int) -> Iterator[Callable[[training.Progress], None]]:
+def watched(
+    options: argparse.Namespace, settings: dict[str, Any], step: int
+) -> Iterator[Callable[[training.Progress], None]]:
     """Gives ``watch(progress)``, which shows and writes down each step."""
     if jax.process_index() > 0:
         yield lambda progress: None
         return
+    own_output(options.output, settings, step)
     files = {"lines": options.output / "metrics.jsonl", "tensorboard": options.tensorboard}
     with training.recorder(step, **files) as record, shown_progress(options.epochs) as show:
 
@@ -241,6 +246,14 @@ def watched(options: argparse.Namespace, step: int) -> Iterator[Callable[[traini
             show(progress)
 
         yield watch
+
+
+def own_output(output: Path, settings: dict[str, Any], step: int) -> None:
+    """Says in the output's folder whose it is: a run that goes on must not add to the metrics of another."""
+    file, text = output / "settings.json", json.dumps(settings, indent=1)
+    if step and file.exists() and file.read_text(encoding="utf-8") != text:
+        raise ValueError(f"--output {str(output)!r} is of a run with other settings by now; name another folder")
+    file.write_text(text, encoding="utf-8")
 
 
 def row(progress: training.Progress) -> dict[str, Any]:

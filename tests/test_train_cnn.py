@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -288,3 +289,25 @@ def test_the_picture_shows_training_and_test(
         assert axes.get_xlabel() == "epoch"
         assert axes.get_ylabel()
         assert len(axes.get_legend().get_texts()) == 2
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_a_run_goes_on_in_its_own_output_alone(
+    example: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    npz()(tmp_path / "images.npz")
+    first = ["--data", "images.npz", "--features", "4", "--epochs", "1", "--batch-size", "6", "--checkpoint", "kept"]
+    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam is not written for the strict one
+        example.main(first)
+        metrics = Path("runs/train_cnn/metrics.jsonl").read_bytes()
+        capsys.readouterr()
+        example.main(first)
+        assert capsys.readouterr().out.splitlines()[1] == "going on from kept/save_0, after step 2"
+        assert Path("runs/train_cnn/metrics.jsonl").read_bytes() == metrics
+        example.main([*first[:-2], "--seed", "1"])
+        assert left_by(example, *first) == 2
+        assert "--output 'runs/train_cnn' is of a run with other settings by now" in capsys.readouterr().err
+        example.main([*first, "--output", "elsewhere"])
+        assert left_by(example, *first, "--seed", 1) == 1
+    assert capsys.readouterr().err.endswith("save_0 is of a run with other settings: seed is 0 there and 1 here\n")
