@@ -1,13 +1,45 @@
-"""How a run is going: a bar where somebody watches, a line an epoch where not; of `train_cnn.py`."""
+"""How a run is going: a bar where somebody watches, a line an epoch where not, and files; of `train_cnn.py`."""
 
+import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from jaxbn import training
+
+
+@contextmanager
+def watched(
+    options: argparse.Namespace, settings: dict[str, Any], step: int
+) -> Iterator[Callable[[training.Progress], None]]:
+    """Gives ``watch(progress)``, which shows and writes down each step."""
+    if jax.process_index() > 0:
+        yield lambda progress: None
+        return
+    own_output(options.output, settings, step)
+    files = {"lines": options.output / "metrics.jsonl", "tensorboard": options.tensorboard}
+    with training.recorder(step, **files) as record, shown_progress(options.epochs) as show:
+
+        def watch(progress: training.Progress) -> None:
+            record(progress)
+            show(progress)
+
+        yield watch
+
+
+def own_output(output: Path, settings: dict[str, Any], step: int) -> None:
+    """Says in the output's folder whose it is: a run that goes on must not add to the metrics of another."""
+    file, text = output / "settings.json", json.dumps(settings, indent=1)
+    if step and file.exists() and file.read_text(encoding="utf-8") != text:
+        raise ValueError(f"--output {str(output)!r} is of a run with other settings by now; name another folder")
+    file.write_text(text, encoding="utf-8")
 
 
 @contextmanager

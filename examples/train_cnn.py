@@ -10,11 +10,10 @@ from a hand-written rule of jaxbn; the rest is JAX and Optax. Needs the extra: p
 """
 
 import argparse
-import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from answers import print_answers
 from jax.sharding import Mesh
 from learning_curves import draw_learning_curves
 from leaving import leave_unheard
-from progress import shown_progress
+from progress import watched
 from training_options import make_parser
 
 from jaxbn import cnn, data, training
@@ -227,33 +226,6 @@ def steps(
         left = options.epochs * (len(dataset.x_train) // options.batch_size) - int(np.max(state.step))
         run = training.trace_steps(run, options.profile, steps=left)
     return run
-
-
-@contextmanager
-def watched(
-    options: argparse.Namespace, settings: dict[str, Any], step: int
-) -> Iterator[Callable[[training.Progress], None]]:
-    """Gives ``watch(progress)``, which shows and writes down each step."""
-    if jax.process_index() > 0:
-        yield lambda progress: None
-        return
-    own_output(options.output, settings, step)
-    files = {"lines": options.output / "metrics.jsonl", "tensorboard": options.tensorboard}
-    with training.recorder(step, **files) as record, shown_progress(options.epochs) as show:
-
-        def watch(progress: training.Progress) -> None:
-            record(progress)
-            show(progress)
-
-        yield watch
-
-
-def own_output(output: Path, settings: dict[str, Any], step: int) -> None:
-    """Says in the output's folder whose it is: a run that goes on must not add to the metrics of another."""
-    file, text = output / "settings.json", json.dumps(settings, indent=1)
-    if step and file.exists() and file.read_text(encoding="utf-8") != text:
-        raise ValueError(f"--output {str(output)!r} is of a run with other settings by now; name another folder")
-    file.write_text(text, encoding="utf-8")
 
 
 def row(progress: training.Progress) -> dict[str, Any]:

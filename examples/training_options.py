@@ -72,7 +72,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _add_keeping(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is kept").add_argument
-    about = "folder for metrics.jsonl, settings.json and the picture of the learning curves, made if need be (default: %(default)s)"
+    about = """folder for metrics.jsonl, settings.json and the picture of the learning curves, made if need be (default:
+        %(default)s)"""
     add("--output", type=Path, default=Path("runs/train_cnn"), metavar="DIR", help=about)
     about = """folder for checkpoints: the last three and the best; a run that was stopped or killed goes on from the
         newest when the same command is given again (default: none are kept)"""
