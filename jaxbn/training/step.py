@@ -101,8 +101,13 @@ def make_train_step(
         gradients, (running, metrics) = jax.grad(loss, has_aux=True)(state.params, state.running, images, labels)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        stays_finite = jax.tree.map(_stays_finite, opt_state, state.opt_state)
-        finite = Finite(*map(_finite, (running, metrics.loss, gradients)), stays_finite, _finite(params))
+        finite = Finite(
+            running=_finite(running),
+            loss=_finite(metrics.loss),
+            gradients=_finite(gradients),
+            opt_state=jax.tree.map(_stays_finite, opt_state, state.opt_state),
+            params=_finite(params),
+        )
         new = state._replace(params=params, running=running, opt_state=opt_state)
         return _gated(state, new, metrics, finite), StepMetrics(metrics.loss, metrics.accuracy, finite)
 
