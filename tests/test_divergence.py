@@ -114,12 +114,37 @@ def test_a_step_that_is_not_finite_changes_nothing(
     if leaf in ("loss", "params"):
         assert wrong == [leaf]  # the others were finite, and did not let it pass
     elif leaf == "gradients":
-        assert wrong == ["gradients", "params"]
+        assert wrong == ["gradients", "opt_state", "params"]
 
     if optimizer is OPTIMIZER:  # and the next good batch is learnt from
         state, metrics = step(state, *images_of(16, seed=5))
         assert learnt(state) != before
         assert (int(state.step), int(state.skipped), int(state.epoch.batches)) == (taken + 2, 0, 2)
+
+
+def test_an_optimizer_whose_state_overflows_changes_nothing() -> None:
+    """The gradient is finite and Adam's mean of its square is not: the update is zero, now and for ever."""
+    optimizer = optax.chain(optax.scale(1e25), optax.scale_by_adam(mu_dtype=jnp.float32), optax.scale(-0.1))
+    with jax.numpy_dtype_promotion("standard"):
+        state = training.create_train_state(jax.random.key(3), CONFIG, optimizer)
+        before = learnt(state)
+        state, metrics = training.make_train_step(optimizer)(state, *images_of(16, seed=3))
+    assert [name for name, part in metrics.finite._asdict().items() if not all(jax.tree.leaves(part))] == ["opt_state"]
+    assert learnt(state) == before
+
+
+def test_an_optimizer_may_begin_with_an_infinity_and_a_key() -> None:
+    def init(params):
+        return {"best": jnp.float32(jnp.inf), "key": jax.random.key(0), "trace": optax.trace(0.9).init(params)}
+
+    def update(updates, state, params=None):
+        updates, trace = optax.trace(0.9).update(updates, state["trace"])
+        return jax.tree.map(lambda update: -0.1 * update, updates), state | {"trace": trace}
+
+    optimizer = optax.GradientTransformation(init, update)
+    state = training.create_train_state(jax.random.key(3), CONFIG, optimizer)
+    state, _ = training.make_train_step(optimizer)(state, *images_of(16, seed=3))
+    assert int(state.skipped) == 0
 
 
 def test_a_member_is_stopped_alone() -> None:

@@ -247,6 +247,13 @@ def test_a_run_that_is_over_takes_no_step() -> None:
     assert list(training.fit(state, DATASET, OPTIMIZER, epochs=1, batch_size=16)) == []
 
 
+def test_progress_can_be_kept() -> None:
+    """The state cannot: the next step takes its memory."""
+    run = training.fit(new_state(), DATASET, OPTIMIZER, epochs=1, batch_size=16)
+    seen = [(progress, float(progress.train.loss)) for _, progress in run]
+    assert [float(progress.train.loss) for progress, _ in seen] == [loss for _, loss in seen]
+
+
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     step = kept_train_step(OPTIMIZER)
     steps: list[training.StepMetrics] = []

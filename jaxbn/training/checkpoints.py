@@ -9,7 +9,9 @@ all of it is there, so that at any moment the last one is whole. Public:
 """
 
 import json
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +21,24 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .saved import CheckpointError, Content, arrays_of, digest, names_of, newest, orbax_files, reason, saves
+from .saved import (
+    CheckpointError,
+    Content,
+    arrays_of,
+    digest,
+    is_of_a_save,
+    names_of,
+    newest,
+    orbax_files,
+    reason,
+    saves,
+)
 from .state import TrainState
 
 LAST = 3  # so many are kept, and the best besides
+
+# Orbax looks for what it has just written by a pattern that begins with the directory's own path.
+_LOSING = re.compile(r"[*?\[\\]")
 
 
 class Checkpoints:
@@ -41,7 +57,9 @@ class Checkpoints:
         damaged: What is wrong with each newer one, in a line that names it.
 
     Raises:
-        CheckpointError: the directory is a file, holds something else or cannot be written to.
+        CheckpointError: the directory is a file, holds something else, cannot be written to or has a name that will not
+            do: that of a save in it, or one with any of ``*?[\\`` in its path, behind which Orbax loses files.
+        TypeError: `settings` are not JSON.
         ImportError: Orbax is not installed.
 
     Example:
@@ -57,7 +75,7 @@ class Checkpoints:
         self.resumed: Path | None = None
         self.last: Path | None = None
         self.damaged: list[str] = []
-        self._directory, self._settings = Path(directory), _as_json(dict(settings))
+        self._directory, self._settings = Path(directory), _as_json("Checkpoints", "settings", dict(settings))
         self._kept: set[int] = set()  # those that are damaged
         self._best: int | None = None
         self._best_accuracy: float | None = None
@@ -109,10 +127,14 @@ class Checkpoints:
         Raises:
             CheckpointError: the save before this one, or the beginning of this one, has failed. The checkpoints that
                 were there are still there.
-            ValueError: there are checkpoints already, and `restore` has not been called.
+            TypeError: `history` is not JSON.
+            ValueError: there are checkpoints already, and `restore` has not been called; `accuracy` is NaN.
         """
+        if accuracy is not None and math.isnan(accuracy):
+            raise ValueError("save: `accuracy` is NaN; it must be a number, or None")
         if not self._may_save:
             raise ValueError(f"save: {self._directory} has checkpoints already; `restore` must come first")
+        rows = _as_json("save", "history", list(history))
         self.wait()
         best, best_accuracy = self._best, self._best_accuracy
         if accuracy is not None and (best_accuracy is None or accuracy >= best_accuracy):
@@ -120,7 +142,7 @@ class Checkpoints:
         arrays, keys = arrays_of(state)
         step = int(arrays["step"].max())
         kept = sorted(self._kept)
-        content = Content(self._settings, _as_json(list(history)), step, best, best_accuracy, kept, keys)
+        content = Content(self._settings, rows, step, best, best_accuracy, kept, keys)
         sealed = content._asdict() | {"SHA-256": digest(content._asdict(), arrays)}
         self._writing = content
         try:
@@ -180,6 +202,10 @@ class Checkpoints:
 
 
 def _make_directory(directory: Path) -> None:
+    if is_of_a_save(directory):
+        raise CheckpointError(f"{directory} is the name of a single checkpoint; their directory must have another one")
+    if lost := _LOSING.search(str(directory.absolute())):
+        raise CheckpointError(f"{directory} cannot be written to: Orbax loses files behind a {lost[0]} in the path")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         names = [each.name for each in directory.iterdir() if not each.name.startswith(".")]
@@ -199,6 +225,9 @@ def _check_processes_agree(directory: Path, step: int) -> None:
             raise CheckpointError(f"{directory}: the processes do not see the same checkpoints there")
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(function: str, argument: str, value: Any) -> Any:
     """The value as it will be read: lists for tuples."""
-    return json.loads(json.dumps(value))
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError as error:
+        raise TypeError(f"{function}: `{argument}` must be JSON; {error}") from error

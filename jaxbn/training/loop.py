@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -77,7 +78,7 @@ def fit(
         patience: How many steps in a row may not be finite before the run is stopped.
 
     Yields:
-        The new state, which lasts until the next step, and the `Progress`.
+        The new state, which lasts until the next step, and the `Progress`, which lasts.
 
     Raises:
         ValueError: `batch_size` is not between 1 and the number of training images, or is no multiple of the number of
@@ -116,11 +117,9 @@ def fit(
         if skipped.max() > patience:
             raise _diverged(state, place + 1, metrics.finite)
         test = evaluate(state, dataset.x_test, dataset.y_test) if batch + 1 == batches else None
+        train = jax.tree.map(jnp.copy, state.epoch.metrics)  # the next step takes the state's own
         batch_metrics = Metrics(metrics.loss, metrics.accuracy)
-        yield (
-            state,
-            Progress(epoch + 1, batch + 1, batches, state.epoch.metrics, test, int(skipped.max()), batch_metrics),
-        )
+        yield state, Progress(epoch + 1, batch + 1, batches, train, test, int(skipped.max()), batch_metrics)
 
 
 def _diverged(state: TrainState, step: int, finite: Finite) -> DivergedError:

@@ -80,7 +80,7 @@ class Checkpoint(NamedTuple):
         came, wanted = _kind(array, self.content.keys.get(name)), _kind(data, _key_kind(like))
         if came != wanted:
             raise CheckpointError(f"{self.path}: {name} is {came}, and {wanted} is wanted")
-        if data.committed:  # to one device or, with its copies, to many
+        if isinstance(data, jax.Array) and data.committed:  # to one device or, with its copies, to many
             data = jax.make_array_from_callback(array.shape, data.sharding, lambda index: array[index])
         else:
             data = jnp.array(array)
@@ -110,7 +110,7 @@ def load_checkpoint(path: str | Path, *, best: bool = False) -> Checkpoint:
         {'features': [4]}
     """
     path = Path(path)
-    if _number(path) is not None:
+    if is_of_a_save(path):
         return read(path)
     checkpoint = newest(path)
     if checkpoint is None:
@@ -194,6 +194,11 @@ def orbax_files(function: str):
     except ImportError as error:
         raise ImportError(f'{function} needs Orbax: python -m pip install "jaxbn[training]"') from error
     return orbax_files
+
+
+def is_of_a_save(path: Path) -> bool:
+    """Whether it is called as a checkpoint is, and not as a directory of them."""
+    return _number(path) is not None
 
 
 def _number(path: Path) -> int | None:

@@ -28,6 +28,7 @@ class Finite(NamedTuple):
     running: PyTree[Bool[Array, "*members"]]  # the new running statistics
     loss: Bool[Array, "*members"]
     gradients: PyTree[Bool[Array, "*members"]]
+    opt_state: PyTree[Bool[Array, "*members"]]  # the optimizer's new state, where the old one was finite
     params: PyTree[Bool[Array, "*members"]]  # the new parameters
 
 
@@ -52,8 +53,9 @@ def make_train_step(
 ) -> TrainStep:
     """The training step: forward, cross-entropy, gradients, update, compiled as a whole.
 
-    Where a new running statistic, the loss, a gradient or a new parameter is NaN or infinite, parameters, running
-    statistics and the optimizer's state all stay bit for bit what they were, and `state.skipped` counts one more.
+    Where a new running statistic, the loss, a gradient or a new parameter is NaN or infinite, or a number of the
+    optimizer's state becomes so, parameters, running statistics and the optimizer's state all stay bit for bit what
+    they were, and `state.skipped` counts one more.
 
     Args:
         optimizer: The one that the state was created with.
@@ -99,7 +101,13 @@ def make_train_step(
         gradients, (running, metrics) = jax.grad(loss, has_aux=True)(state.params, state.running, images, labels)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        finite = Finite(*map(_finite, (running, metrics.loss, gradients, params)))
+        finite = Finite(
+            running=_finite(running),
+            loss=_finite(metrics.loss),
+            gradients=_finite(gradients),
+            opt_state=jax.tree.map(_stays_finite, opt_state, state.opt_state),
+            params=_finite(params),
+        )
         new = state._replace(params=params, running=running, opt_state=opt_state)
         return _gated(state, new, metrics, finite), StepMetrics(metrics.loss, metrics.accuracy, finite)
 
@@ -120,6 +128,14 @@ def measure(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"])
 
 def _finite(tree: PyTree[Array]) -> PyTree[Bool[Array, ""]]:
     return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+
+
+def _stays_finite(new: Array, old: Array) -> Bool[Array, ""]:
+    """Adam's mean of squares can overflow where the gradient and the update do not, and its parameter would never move
+    again. But there are optimizers that begin with an infinity."""
+    if not jnp.issubdtype(new.dtype, jnp.inexact):
+        return jnp.array(True)
+    return (jnp.isfinite(new) | ~jnp.isfinite(old)).all()
 
 
 def _gated(state: TrainState, new: TrainState, metrics: Metrics, finite: Finite) -> TrainState:
