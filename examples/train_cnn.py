@@ -192,7 +192,10 @@ def kept(checkpoints: training.Checkpoints | None) -> str:
     """Where a run that was stopped can go on from."""
     if checkpoints is None:
         return "nothing is kept without --checkpoint"
-    checkpoints.wait()
+    try:
+        checkpoints.wait()
+    except training.CheckpointError as error:
+        return str(error)
     return f"the last checkpoint is {checkpoints.last}" if checkpoints.last else "there is no checkpoint yet"
 
 

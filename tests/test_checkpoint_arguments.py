@@ -54,3 +54,14 @@ def test_a_state_of_numpys_arrays_is_filled(tmp_path: Path) -> None:
     like = a_state(1)._replace(params=in_numpy(a_state(1).params))
     with Checkpoints(tmp_path, {}) as checkpoints:
         assert bits(checkpoints.restore(like)[0]) == bits(a_state(0))
+
+
+def test_a_directory_is_of_one_run_at_a_time(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(a_state(0), [])
+        with pytest.raises(CheckpointError, match=f"{re.escape(str(tmp_path))} is in use by another run; each has a"):
+            Checkpoints(tmp_path, {})
+    abandoned = Checkpoints(tmp_path, {})
+    del abandoned  # its directory is free as well
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert bits(checkpoints.restore(a_state(1))[0]) == bits(a_state(0))

@@ -12,7 +12,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,7 +58,8 @@ class Checkpoints:
         damaged: What is wrong with each newer one, in a line that names it.
 
     Raises:
-        CheckpointError: the directory is a file, holds something else, cannot be written to or has a name that will not
+        CheckpointError: the directory is a file, holds something else, cannot be written to, is another run's at this
+            moment, or has a name that will not
             do: that of a save in it, or one with any of ``*?[\\`` in its path, behind which Orbax loses files.
         TypeError: `settings` are not JSON.
         ImportError: Orbax is not installed.
@@ -81,6 +83,7 @@ class Checkpoints:
         self._best_accuracy: float | None = None
         self._writing: Content | None = None
         _make_directory(self._directory)
+        self._unlock = _locked(self, self._directory)
         self._next = max(saves(self._directory), default=-1) + 1
         self._may_save = self._next == 0
         self._writer = orbax_files("Checkpoints").Writer(self._directory, LAST)
@@ -189,6 +192,7 @@ class Checkpoints:
             error.add_note(str(failure))
         finally:
             self._writer.close()
+            self._unlock()
 
     def _check_settings(self, path: Path, there: dict[str, Any]) -> None:
         unset = "unset"
@@ -216,6 +220,29 @@ def _make_directory(directory: Path) -> None:
     effective = os.access in os.supports_effective_ids
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective):
         raise CheckpointError(f"{directory} cannot be written to")
+
+
+def _locked(checkpoints: Checkpoints, directory: Path) -> Callable[[], object]:
+    """Keeps other runs out for as long as the checkpoints are in use, or until what is returned is called.
+
+    Two runs in one directory would remove each other's files. A process that is killed leaves no lock behind.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return lambda: None
+    if jax.process_index() > 0:
+        return lambda: None
+    held = os.open(directory, os.O_RDONLY)
+    unlock = weakref.finalize(checkpoints, os.close, held)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        unlock()
+        raise CheckpointError(f"{directory} is in use by another run; each has a directory of its own") from error
+    except OSError:  # a file system without locks
+        pass
+    return unlock
 
 
 def _check_processes_agree(directory: Path, step: int) -> None:
