@@ -59,8 +59,8 @@ class Checkpoints:
 
     Raises:
         CheckpointError: the directory is a file, holds something else, cannot be written to, is another run's at this
-            moment, or has a name that will not
-            do: that of a save in it, or one with any of ``*?[\\`` in its path, behind which Orbax loses files.
+            moment, or has a name that will not do: that of a save in it, or one with any of ``*?[\\`` in its path,
+            behind which Orbax loses files.
         TypeError: `settings` are not JSON.
         ImportError: Orbax is not installed.
 
@@ -159,6 +159,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it has failed.
+            JaxRuntimeError: it has failed because another process is gone.
         """
         try:
             self._writer.wait()
