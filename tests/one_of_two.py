@@ -59,10 +59,10 @@ def stopped() -> tuple[int, int | None, int]:
     """At which step, by which signal of this process's own, and by which as all know."""
     with training.Interruption() as interruption:
         for step in range(10_000):
-            if step == 3:
-                print("send me a signal", flush=True)
             if signal := training.agree(interruption.signal or 0):
                 return step, interruption.signal, signal
+            if step == 3:  # which is agreed upon: what comes now is of a later step
+                print("send me a signal", flush=True)
             time.sleep(0.01)
     raise AssertionError("no signal came")
 
