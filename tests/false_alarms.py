@@ -2,8 +2,9 @@
 
     python -m tests.false_alarms --seeds 2000 --output benchmarks/results/false_alarms.json
 
-Each seed draws its own arrays, cotangents and directions. Layers and dtypes take turns; every nineteenth check is under
-all transformations, the others are of the gradient alone. It can be stopped: it goes on from the seeds it has written.
+Each seed draws its own arrays, cotangents and directions. Layers, functions at kinks or near singularities, and dtypes
+take turns; every nineteenth check is under all transformations, the others are of the gradient alone. It can be
+stopped: it goes on from the seeds it has written.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import jaxbn
 from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.cases import Case, conv_case, fused_conv_case, norm_case
 from tests.compiled import compiled_in
+from tests.kinks import KINKS
 from tests.layers import LAYERS
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
@@ -34,7 +36,8 @@ CASES = (
     norm_case("batch_norm_inference", (3, 4, 5), -1, (1, 1)),
     fused_conv_case((3, 5, 2), ((2,), 1, 1), 3, (1, 1, 1), padding="SAME"),
 )
-SUBJECTS: tuple[Any, ...] = (*LAYERS, *CASES)
+FUNCTIONS = {**LAYERS, **KINKS}
+SUBJECTS: tuple[Any, ...] = (*FUNCTIONS, *CASES)
 EVERY = 19  # and not 20, which would meet the same layers again
 
 
@@ -47,7 +50,7 @@ def check(seed: int) -> tuple[str, VjpReport]:
     if isinstance(subject, Case):
         functions = (subject.function(module) for module in (jaxbn, jaxbn.reference))
         return name, checked(*functions, *subject.arrays(seed, dtype))
-    layer = LAYERS[subject]
+    layer = FUNCTIONS[subject]
     return name, checked(layer.rule, layer.forward, *layer.arrays(seed, dtype))
 
 

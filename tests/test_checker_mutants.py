@@ -1,6 +1,7 @@
 """Mutants of the checker itself: one that skips a comparison, or swaps a tolerance, is told from the right one."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbn.testing import check_custom_vjp
+from jaxbn.testing import Failure, check_custom_vjp
 from tests.cases import Case
+from tests.kinks import KINKS
 from tests.layers import BATCH_NORM, LAYERS, with_rule
 from tests.mutants import Mutant, mutated
 
@@ -62,6 +64,43 @@ def stopped_reference(check: Check) -> Any:
     return check(function, function, jnp.arange(1.0, 4.0))
 
 
+def stopped_beside_kinks(check: Check) -> Any:
+    def function(x: jax.Array) -> jax.Array:
+        return jnp.abs(x) + jax.lax.stop_gradient(x)
+
+    return check(function, function, jnp.arange(-1.0, 2.0), cotangents="constant")
+
+
+def stopped_at_zero(check: Check) -> Any:
+    def function(x: jax.Array) -> jax.Array:
+        return jnp.where(x == 0, 0.0, jnp.sin(x))
+
+    return check(function, function, jnp.arange(-1.0, 2.0), cotangents="constant")
+
+
+def impure_sine(check: Check) -> Any:
+    kept = {}
+
+    def fwd(x: jax.Array) -> Any:
+        kept["x"] = x
+        return jnp.sin(x), None
+
+    return check(with_rule(jnp.sin, fwd, lambda _, dy: (jnp.cos(kept["x"]) * dy,)), jnp.sin, jnp.arange(3.0))
+
+
+# With eigenvalues from 5e-5 to 3e4.
+ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+GRADED = jnp.asarray((ROTATION * np.geomspace(5e-5, 3e4, 4)) @ ROTATION.T)
+
+
+def kinks(name: str) -> Callable[[Check], Any]:
+    def probe(check: Check) -> Any:
+        layer = KINKS[name]
+        return check(layer.rule, layer.forward, *layer.arrays(0, jnp.float32), cotangents="constant")
+
+    return probe
+
+
 def wrong_under_vmap(check: Check) -> Any:
     @jax.custom_batching.custom_vmap
     def cosine(x: jax.Array) -> jax.Array:
@@ -99,6 +138,15 @@ PROBES: dict[str, Callable[[Check], Any]] = {
         check, lambda x, dy: (jnp.cos(jax.lax.stop_gradient(x)) * dy,), transforms="grad of grad"
     ),
     "jvp": lambda check: of_sine(check, right, transforms="jvp"),
+    "right at kinks": kinks("sort with ties"),
+    "right near a singularity": kinks("1/x near 0"),
+    "ill-conditioned": lambda check: check(jnp.linalg.cholesky, jnp.linalg.cholesky, GRADED, cotangents="constant"),
+    "reference beside kinks": stopped_beside_kinks,
+    "reference at zero": stopped_at_zero,
+    "clipped": lambda check: of_sine(check, lambda x, dy: (jnp.cos(x) * jnp.clip(dy, -1e4, 1e4),)),
+    "small ones lost": lambda check: of_sine(check, lambda x, dy: (jnp.cos(x) * jnp.where(jnp.abs(dy) > 1e-9, dy, 0),)),
+    "impure": impure_sine,
+    "leak": lambda check: impure_sine(partial(check, transforms="checkpoint")),
 }
 
 
@@ -112,7 +160,12 @@ def outcome(check: Check, probe: str) -> Any:
         report = PROBES[probe](without_raising)
     except (TypeError, ValueError) as error:
         return type(error).__name__
-    return sorted({failure.check for failure in report.failures})
+    return sorted({_kind(failure) for failure in report.failures})
+
+
+def _kind(failure: Failure) -> str:
+    where = f" under {failure.transformation}" if failure.check == "purity" and failure.transformation else ""
+    return failure.check + where
 
 
 EXPECTED: dict[str, Any] = {
@@ -133,6 +186,15 @@ EXPECTED: dict[str, Any] = {
     "vmap": ["gradient"],
     "second": ["second derivative"],
     "jvp": ["transformation"],
+    "right at kinks": [],
+    "right near a singularity": [],
+    "ill-conditioned": [],
+    "reference beside kinks": ["reference"],
+    "reference at zero": ["reference"],
+    "clipped": ["linearity"],
+    "small ones lost": ["linearity"],
+    "impure": ["purity"],
+    "leak": ["purity", "purity under checkpoint"],
 }
 
 
@@ -181,7 +243,7 @@ MUTANTS = [
     ),
     CheckerMutant("zero is not compared", "gradients", "(got != 0) & (", "(got != got) & (", "offset"),
     CheckerMutant(
-        "linearity is not compared", "gradients", "score(leaf, got, np.where", "score(leaf, want, np.where", "offset"
+        "linearity is not compared", "gradients", "truth.scored(label, got,", "truth.scored(label, want,", "offset"
     ),
     CheckerMutant(
         "runs that agree fail", "gradients", "first.tobytes() != second", "first.tobytes() == second", "right"
@@ -202,7 +264,24 @@ MUTANTS = [
         "other function",
     ),
     CheckerMutant("any slope will do", "taylor", "slope < 1.5", "slope < 0.5", "reference"),
-    CheckerMutant("a remainder that vanishes", "taylor", "> 16 * noise", "< 0", "right near a kink"),
+    CheckerMutant(
+        "any difference will do", "kinks", "<= 4 * uncertain", "<= 4 * uncertain + np.inf", "reference beside kinks"
+    ),
+    CheckerMutant("no difference will do", "kinks", "<= 4 * uncertain", "< 0 * uncertain", "right near a singularity"),
+    CheckerMutant(
+        "a kink is a jump", "kinks", "jumps, axis=0) & ~np.any(kinks", "kinks, axis=0) & np.any(kinks", "right at kinks"
+    ),
+    CheckerMutant("jumps are not compared", "kinks", "outside > 10 *", "outside > np.inf *", "reference at zero"),
+    CheckerMutant(
+        "large cotangents are not tried", "gradients", "return half, -half", "return -half, -half", "clipped"
+    ),
+    CheckerMutant(
+        "small cotangents are not tried", "gradients", "return half, -half", "return half, half", "small ones lost"
+    ),
+    CheckerMutant("purity is not compared", "purity", "collector.judge([trial],", "collector.judge([],", "impure"),
+    CheckerMutant(
+        "a leak passes", "collector", "if isinstance(error, jax.errors.UnexpectedTracerError):", "if False:", "leak"
+    ),
     CheckerMutant("NaN is expected to spread", "isolation", "if mine - theirs:", "if theirs - mine:", "spread"),
     CheckerMutant(
         "transformations are not compared", "transformations", "collector.judge(trials,", "collector.judge((),", "vmap"

@@ -205,6 +205,59 @@ def test_zero_must_give_zero_and_the_rule_must_be_linear() -> None:
     assert {"gradient", "linearity"} <= {failure.check for failure in failures(clipped, plain, jnp.arange(4.0))}
 
 
+@pytest.mark.parametrize("limit", [4.5, 5.0, 10.0, 1e3, 1e4])
+def test_a_rule_that_clips_large_cotangents(limit: float) -> None:
+    rule, plain = one_argument(lambda x, dy: (jnp.cos(x) * jnp.clip(dy, -limit, limit),))
+    (failure,) = failures(rule, plain, jnp.arange(1.0, 5.0, dtype=jnp.float32), cotangents=("gaussian", "linearity"))
+    assert failure.check == "linearity"
+    assert "is it clipped" in (failure.cause or "")
+
+
+def test_a_rule_that_loses_small_cotangents() -> None:
+    rule, plain = one_argument(lambda x, dy: (jnp.cos(x) * jnp.where(jnp.abs(dy) > 1e-9, dy, 0),))
+    (failure,) = failures(rule, plain, jnp.arange(1.0, 5.0, dtype=jnp.float32), cotangents=("gaussian", "linearity"))
+    assert (failure.check, failure.cotangent) == ("linearity", "2^-64 u")
+
+
+def impure(kept: dict[str, Any], forget: bool) -> Any:
+    """Its forward pass leaves ``x`` for the backward pass beside the residuals: the last one, or the first."""
+
+    def fwd(x: jax.Array) -> Any:
+        if forget or "x" not in kept:
+            kept["x"] = x
+        return jnp.sin(x), None
+
+    return with_rule(jnp.sin, fwd, lambda _, dy: (jnp.cos(kept["x"]) * dy,))
+
+
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_rule_that_keeps_something_outside_of_its_residuals(forget: bool) -> None:
+    (failure,) = failures(impure({}, forget), jnp.sin, jnp.arange(1.0, 5.0))
+    assert failure.check == ("purity" if forget else "raises")
+    assert "is not a pure function" in (failure.cause or "")
+
+
+def test_a_traced_value_that_leaks() -> None:
+    found = failures(impure({}, True), jnp.sin, jnp.arange(1.0, 5.0), transforms="checkpoint")
+    assert [(each.check, each.transformation) for each in found] == [("purity", None), ("purity", "checkpoint")]
+    assert "checkpoint raises UnexpectedTracerError" in found[1].message
+
+
+def test_a_rule_that_changes_with_the_number_of_traces() -> None:
+    traces = []
+
+    def bwd(x: jax.Array, dy: jax.Array) -> Any:
+        traces.append(None)
+        return (jnp.cos(x) * dy * (1.0 if len(traces) < before else 2.0),)
+
+    before = 10**6
+    rule, plain = one_argument(bwd)
+    assert not failures(rule, plain, jnp.arange(1.0, 5.0))
+    before, traces = len(traces), []  # all but the last trace are right
+    (failure,) = failures(rule, plain, jnp.arange(1.0, 5.0))
+    assert failure.check == "purity"
+
+
 def test_another_value_under_differentiation() -> None:
     rule = with_rule(jnp.sin, lambda x: (jnp.sin(x) + 0.1, x), lambda x, dy: (jnp.cos(x) * dy,))
     (failure,) = failures(rule, jnp.sin, jnp.arange(4.0))

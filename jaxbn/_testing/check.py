@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxbn._testing import transformations as under
-from jaxbn._testing.collector import Collector, Progress
+from jaxbn._testing.collector import IMPURE, Collector, Progress
 from jaxbn._testing.cotangents import FAMILIES, gaussian
 from jaxbn._testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
 from jaxbn._testing.diagnosis import cause_of_exception, explained
@@ -15,6 +15,7 @@ from jaxbn._testing.isolation import check_isolation
 from jaxbn._testing.oracle import Sides, pullback
 from jaxbn._testing.precision import Trial
 from jaxbn._testing.problem import Problem, problem_of
+from jaxbn._testing.purity import check_purity
 from jaxbn._testing.report import Failure, VjpMismatch, VjpReport
 from jaxbn._testing.structure import check_structure
 from jaxbn._testing.taylor import check_reference
@@ -55,8 +56,9 @@ def check_custom_vjp(
     largest gradient. There is no tolerance to tune.
 
     Checked as well: the reference itself, by its Taylor expansion; the values, as far as rounding settles them; shapes,
-    dtypes, weak types; that zero gives zero, that the rule is linear, that NaN does not spread, that two runs agree;
-    and the transformations.
+    dtypes, weak types; that zero gives zero, that the rule is linear in cotangents of every size, that NaN does not
+    spread, that two runs agree, that the rule keeps nothing outside of its residuals; and the transformations. At a
+    kink of the reference the rule must give what autodiff gives, and the report says that there is one.
 
     Args:
         fn: A function of arrays and trees of arrays, with a rule such as `jax.custom_vjp`'s; any JAX function will do.
@@ -139,6 +141,8 @@ def _check(collector: Collector, order: int, names: Sequence[str], families: Seq
         check_linearity(collector, truth, trials, seed)
     check_determinism(collector, truth, seed)
     check_isolation(collector, truth, seed)
+    if not collector.failures:  # any other mistake would be found here again, and be taken for this one
+        check_purity(collector, truth, trials, seed, jit=jit)
     if collector.failures:  # most of what would fail under them would fail of that
         left_out = [name for name in names if not collector.asked_for(name)]
         names = [name for name in names if collector.asked_for(name)]
@@ -172,7 +176,8 @@ def _runs(collector: Collector, sides: Sides, seed: int) -> bool:
         sides.rule(problem.arrays, gaussian(problem.outputs, seed, 0).arrays)
     except Exception as error:
         message = f"the backward pass raises {type(error).__name__}: {error}"
-        collector.failures.append(Failure("raises", message, cause=cause_of_exception(str(error)), reproduce=RAISES))
+        cause = IMPURE if isinstance(error, jax.errors.UnexpectedTracerError) else cause_of_exception(str(error))
+        collector.failures.append(Failure("raises", message, cause=cause, reproduce=RAISES))
         return False
     return True
 

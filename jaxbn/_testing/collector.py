@@ -5,12 +5,19 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+import jax
+
 from jaxbn._testing.precision import Trial, budget
 from jaxbn._testing.problem import Leaf, Problem
 from jaxbn._testing.report import Failure
 
 PATIENCE = 2.0  # seconds without a word
 PAUSE = 0.2  # seconds between two
+
+IMPURE = (
+    "the rule is not a pure function: it keeps something outside of its residuals, such as in a global, an attribute "
+    "or in a variable of the function around it; return it from the forward pass with the residuals"
+)
 
 
 class Progress:
@@ -53,9 +60,13 @@ class Collector:
         """Whether the caller gave this transformation's name."""
         return transformation in self._named
 
-    def unsupported(self, transformation: str, error: Exception) -> None:
-        """A failure only where the caller asked for this transformation by its name."""
+    def raised(self, transformation: str, error: Exception) -> None:
+        """A traced value that leaked is a mistake. Else it fails only if the caller asked for it by its name."""
         why = f"{type(error).__name__}: {error}"
+        if isinstance(error, jax.errors.UnexpectedTracerError):
+            message = f"{transformation} raises {why.splitlines()[0]}"
+            self.failures.append(Failure("purity", message, transformation=transformation, cause=IMPURE))
+            return
         self.unchecked.append((transformation, why))
         if self.asked_for(transformation):
             message = f"{transformation} was asked for and is not supported: {why}"
@@ -71,6 +82,7 @@ class Collector:
         check: str = "gradient",
         transformation: str | None = None,
         slack: float = 1.0,
+        cause: str | None = None,
     ) -> list[float]:
         """Fails each leaf whose worst error exceeds its budget, which ``pooled`` trials count towards as well."""
         budgets = []
@@ -80,7 +92,7 @@ class Collector:
             budgets.append(allowed)
             worst = max(trials, key=lambda trial: trial.scores[place].error / (allowed or 1.0), default=None)
             if worst is not None and worst.scores[place].error > allowed:
-                self.failures.append(_failure(check, leaf, worst, place, allowed, trials, transformation))
+                self.failures.append(_failure(check, leaf, worst, place, allowed, trials, transformation, cause))
         return budgets
 
 
@@ -92,6 +104,7 @@ def _failure(
     allowed: float,
     trials: Sequence[Trial],
     transformation: str | None,
+    cause: str | None,
 ) -> Failure:
     found = worst.scores[place]
     wrong = sum(trial.scores[place].error > allowed for trial in trials)
@@ -109,4 +122,5 @@ def _failure(
         want=found.want,
         error=found.error,
         budget=allowed,
+        cause=cause,
     )

@@ -72,7 +72,7 @@ def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, 
         try:
             found = [rule(*each) for each in vectors]
         except Exception as error:
-            collector.unsupported(name, error)
+            collector.raised(name, error)
             continue
         try:
             known = known or [truth.of(*each) for each in vectors]

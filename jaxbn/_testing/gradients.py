@@ -114,23 +114,35 @@ def check_zero(collector: Collector, truth: Truth) -> None:
 
 
 def check_linearity(collector: Collector, truth: Truth, trials: Sequence[Trial], seed: int) -> None:
-    """``vjp(u + v) = vjp(u) + vjp(v)``."""
+    """``vjp(u + v) = vjp(u) + vjp(v)``, and ``vjp(2ᵏ u) = 2ᵏ vjp(u)`` far beyond the size that cotangents have."""
     problem, rule = collector.problem, truth.sides.rule
     u, v = (_coarse(gaussian(problem.outputs, seed, number).arrays) for number in (1000, 1001))
     both = [_like(doubled(a) + doubled(b), a) for a, b in zip(u, v, strict=True)]
     of_u, of_v, of_both = ([doubled(each) for each in rule(problem.arrays, dy)[1]] for dy in (u, v, both))
     with np.errstate(invalid="ignore"):  # where autodiff overflows
         wanted = [a + b for a, b in zip(of_u, of_v, strict=True)]
-    unit = size_of(both)
-    scores = [
-        score(leaf, got, np.where(np.isfinite(want), want, np.nan), want, unit)
-        for leaf, got, want in zip(problem.inputs, of_both, wanted, strict=True)
-    ]
-    pool = truth.trial("", of_both, problem.arrays, both)
-    trial = Trial("u + v", (problem.arrays, both), scores)
+    pool = [*trials, truth.trial("", of_both, problem.arrays, both)]
     size = _size(problem.outputs)
-    collector.judge([trial], problem.inputs, [*trials, pool], size=size, check="linearity", slack=4.0)
+
+    def judge(label: str, dy: Any, got: Any, want: Any, autodiff: Any, cause: str | None) -> None:
+        want = [np.where(np.isfinite(each), each, np.nan) for each in want]
+        trial = truth.scored(label, got, want, autodiff, problem.arrays, dy)
+        collector.judge([trial], problem.inputs, pool, size=size, check="linearity", slack=4.0, cause=cause)
+
+    judge("u + v", both, of_both, wanted, wanted, None)
+    for exponent in _exponents([*problem.inputs, *problem.outputs]):
+        dy = [_like(np.ldexp(doubled(each), exponent), each) for each in u]
+        got = list(map(doubled, rule(problem.arrays, dy)[1]))
+        autodiff = truth.sides.plain(problem.arrays, dy)[1]
+        cause = f"the rule is not linear in dy: is it clipped, or divided by its size? Here it is 2^{exponent} times u"
+        judge(f"2^{exponent} u", dy, got, [np.ldexp(each, exponent) for each in of_u], autodiff, cause)
     collector.checked.append("linearity")
+
+
+def _exponents(leaves: Sequence[Leaf]) -> tuple[int, int]:
+    """Half of the range of the narrowest dtype, so that a Jacobian of ordinary size has room beside it."""
+    half = min(int(jnp.finfo(leaf.dtype).maxexp) for leaf in leaves) // 2
+    return half, -half
 
 
 def _coarse(arrays: Sequence[jax.Array]) -> list[jax.Array]:

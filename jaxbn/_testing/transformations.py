@@ -34,7 +34,7 @@ def check_transformation(
     runs: Iterator[tuple[str, Run, list[Member]]],
     pooled: Sequence[Trial],
 ) -> None:
-    """Each run of one transformation; one that raises is not supported."""
+    """Each run of one transformation; one that raises is not supported, or not pure."""
     problem = collector.problem
     for detail, run, members in runs:
         label = f"{name} {detail}".strip()
@@ -42,7 +42,7 @@ def check_transformation(
         try:
             gradients = run(problem.view(problem.fn), members)
         except Exception as error:
-            collector.unsupported(name, error)
+            collector.raised(name, error)
             return
         trials = [
             truth.trial(f"member {number} of {label}", got, *member)
