@@ -46,7 +46,7 @@ class Sides:
     def exact(self, *vectors: Sequence[Any]) -> Any:
         """In float64; vectors and results are NumPy's."""
         with jax.enable_x64(True):
-            return jax.tree.map(doubled, self._exact(*([jnp.asarray(doubled(a)) for a in each] for each in vectors)))
+            return jax.tree.map(doubled, self._exact(*([doubled(a) for a in each] for each in vectors)))
 
     def plain(self, *vectors: Sequence[Any]) -> Any:
         return jax.tree.map(doubled, self._plain(*vectors))
@@ -56,7 +56,7 @@ class Sides:
 
         Of float64's own error there is no truth to know it by; it is float32's in the ratio of their epsilons.
         """
-        narrow = [[jnp.asarray(array, jnp.float32) for array in each] for each in vectors]
+        narrow = [[np.asarray(array).astype(np.float32) for array in each] for each in vectors]
         return jax.tree.map(doubled, self._narrow(*narrow)), self.exact(*narrow)
 
 
