@@ -158,3 +158,19 @@ def test_a_value_that_cancels_is_as_uncertain_as_its_terms() -> None:
     total = with_rule(forward, lambda x: (forward(x), None), lambda _, dy: (jnp.broadcast_to(dy, 3),))
     x = jnp.asarray([1, -1, 1e-3], jnp.float32)
     assert check_custom_vjp(total, lambda x: (x[0] + x[1]) + x[2], x, order=1).passed
+
+
+@pytest.mark.parametrize(("scale", "passes"), [(1.0, True), (0.05, False)])
+def test_a_sum_that_overflows_close_to_the_largest_number(scale: float, passes: bool) -> None:
+    """It may, since its terms may be larger than it is; far below the largest number it may not."""
+
+    def forward(x: jax.Array) -> jax.Array:
+        return x * jnp.asarray(10000 * scale, x.dtype)
+
+    def bwd(_: None, dy: jax.Array) -> Any:
+        return (jnp.where(jnp.abs(dy) > 2, jnp.inf, dy * 10000 * scale).astype(dy.dtype),)
+
+    rule = with_rule(forward, lambda x: (forward(x), None), bwd)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=30), jnp.float16)
+    report = check_custom_vjp(rule, forward, x, transforms=(), cotangents="gaussian", raise_on_failure=False)
+    assert report.passed == passes

@@ -92,7 +92,10 @@ def _note_what_is_left_out(collector: Collector, trials: Sequence[Trial]) -> Non
     for place, leaf in enumerate(collector.problem.inputs):
         left_out = max(trial.scores[place].left_out for trial in trials)
         if left_out:
-            why = f"{left_out} of {leaf.size} entries: the reference's own gradient is not finite there in {leaf.dtype}"
+            why = (
+                f"{left_out} of {leaf.size} entries: the reference's own gradient is not finite there in {leaf.dtype}, "
+                "or close to the largest number that it has"
+            )
             collector.unchecked.append((f"part of the cotangent of `{leaf.name}`", why))
 
 
