@@ -265,7 +265,17 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, _: jaxbn.batch_norm(x[0, 0, 0]),
         ValueError,
-        "batch_norm: `x` has rank 1; it must have at least two axes",
+        "batch_norm: `x` has rank 1; it must have at least two axes, batch and channels, or be one example of a batch",
+    ),
+    (
+        lambda x, _: jaxbn.batch_norm_relu(x[0, 0, 0]),
+        ValueError,
+        "batch_norm_relu: `x` has rank 1; it must have at least two axes",
+    ),
+    (
+        lambda x, _: inference(x[0, 0, 0, 0]),
+        ValueError,
+        "batch_norm_inference: `x` has rank 0; it must have an axis of channels",
     ),
     (
         lambda x, _: jaxbn.batch_norm(x.astype(int)),

@@ -63,7 +63,7 @@ def test_the_package_says_what_it_is_and_its_version() -> None:
 
 
 def test_a_misspelt_attribute_is_named_and_the_nearest_suggested() -> None:
-    with pytest.raises(AttributeError, match="^module 'jaxbn' has no attribute 'bach_norm'") as raised:
+    with pytest.raises(AttributeError, match=r"^module 'jaxbn' has no attribute 'bach_norm'") as raised:
         getattr(jaxbn, "bach_norm")  # noqa: B009
     assert (raised.value.name, raised.value.obj) == ("bach_norm", jaxbn)  # by which Python suggests `batch_norm`
     with pytest.raises(ImportError, match="cannot import name 'bach_norm' from 'jaxbn'"):

@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from jaxbn._arguments import as_array
-from jaxbn._norm.arguments import as_mask, training_config
+from jaxbn._norm.arguments import as_mask, require_batch, training_config
 from jaxbn._norm.moments import Statistics, statistics
 from jaxbn._norm.running import RunningStats
 
@@ -153,6 +153,7 @@ def _merged(one: Statistics, other: Statistics) -> Statistics:
 
 def _statistics(function: str, x: Any, where: Any, *, axis: Any, epsilon: Any) -> Statistics:
     x = as_array(function, "x", x)
+    require_batch(function, x)
     config = training_config(
         function, x, None, None, axis=axis, epsilon=epsilon, axis_name=None, axis_index_groups=None
     )
