@@ -185,22 +185,27 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding="FULL"),
         ValueError,
-        "conv: `padding` is 'FULL'; it must be an int, 2 pairs of ints (low, high)",
+        "conv: `padding` is 'FULL'; it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', or a tuple with an int",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1),)),
         ValueError,
-        "conv: `padding` is ((1, 1),); it must be an int, 2 pairs",
+        "conv: `padding` is ((1, 1),); it must be an int, one of 'VALID'",
     ),
     (
-        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, 1)),
+        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, (1, 1, 1))),
         ValueError,
-        "conv: `padding` is (1, 1); it must be an int, 2 pairs",
+        "conv: `padding` is (1, (1, 1, 1)); it must be an int, one of 'VALID'",
+    ),
+    (
+        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, 1, 1)),
+        ValueError,
+        "conv: `padding` is (1, 1, 1); it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=1.0),
         TypeError,
-        "conv: `padding` is 1.0; it must be an int, 2 pairs",
+        "conv: `padding` is 1.0; it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1), (1, 0.5))),
@@ -210,7 +215,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=None),
         TypeError,
-        "conv: `padding` is None; it must be an int, 2 pairs",
+        "conv: `padding` is None; it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=-3),

@@ -71,6 +71,15 @@ def test_a_misspelt_attribute_is_named_and_the_nearest_suggested() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_examples_of_public_functions_run(name: str) -> None:
+    """Those in a function that a decorator has wrapped are none of its module's to `doctest.testmod`."""
+    (examples,) = doctest.DocTestFinder().find(getattr(jaxbn, name), name)
+    failed, attempted = doctest.DocTestRunner().run(examples)
+    assert failed == 0
+    assert attempted > 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_public_functions_are_pickled_by_their_name(name: str) -> None:
     function = getattr(jaxbn, name)
     assert pickle.loads(pickle.dumps(function)) is function

@@ -18,11 +18,13 @@ from jaxtyping import Array, Float
 
 from jaxbn._arguments import as_arrays
 from jaxbn._channels import along_channels, channel_sum, widened
+from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_batch, common_config
 from jaxbn._norm.maps import like
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def batch_norm_inference(
     x: Float[Array, "..."],
     mean: Float[Array, " channels"],

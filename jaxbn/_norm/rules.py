@@ -33,12 +33,14 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from jaxbn._arguments import as_arrays
+from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_batch, as_mask, require_batch, training_config
 from jaxbn._norm.maps import Residuals, normalise, pullback
 from jaxbn._norm.moments import Moments
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def batch_norm(
     x: Float[Array, "..."],
     gamma: Float[Array, " channels"] | None = None,
@@ -115,7 +117,8 @@ def checked_training(function: str, x: Any, gamma: Any, beta: Any, where: Any, *
     shape = x.shape
     config, x, where = as_batch(config, x, as_mask(function, where, x))
     gamma, beta = along_devices(config, x, gamma, beta)
-    y, moments = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
+    outputs: Any = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
+    y, moments = outputs
     return y.reshape(shape), moments
 
 
