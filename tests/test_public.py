@@ -132,3 +132,5 @@ def test_the_readmes_python_runs() -> None:
     env = environment_without_effort()
     done = subprocess.run([sys.executable, "-c", run], cwd=README.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (accuracy,) = re.findall(r"^test accuracy: (.*)%$", done.stdout, re.MULTILINE)
+    assert float(accuracy) >= 97
