@@ -1,23 +1,96 @@
-from jaxbn import derivation as derivation, reference as reference
-from jaxbn._conv.explanation import ConvExplanation as ConvExplanation, explain_conv as explain_conv
-from jaxbn._conv.general import conv_general_dilated as conv_general_dilated
-from jaxbn._conv.public_maps import (
-    convolve as convolve,
-    convolve_input_gradient as convolve_input_gradient,
-    convolve_kernel_gradient as convolve_kernel_gradient,
-)
-from jaxbn._conv.rules import conv as conv, conv_transpose as conv_transpose
-from jaxbn._fused.batch_norm_relu import batch_norm_relu as batch_norm_relu
-from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv as batch_norm_relu_conv
-from jaxbn._norm.calibration import (
-    CalibratedBatchNorm as CalibratedBatchNorm,
-    calibrated_batch_norm as calibrated_batch_norm,
-)
-from jaxbn._norm.inference import batch_norm_inference as batch_norm_inference
-from jaxbn._norm.moments import Moments as Moments
-from jaxbn._norm.rules import batch_norm as batch_norm
-from jaxbn._norm.running import (
-    RunningStats as RunningStats,
-    init_running_stats as init_running_stats,
-    update_running_stats as update_running_stats,
-)
+"""Convolution and batch normalisation for JAX, with gradients derived by hand.
+
+Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it:
+
+    conv, conv_transpose, conv_general_dilated                  convolutions
+    convolve, convolve_input_gradient, convolve_kernel_gradient the three bilinear maps that they are made of
+    batch_norm, batch_norm_relu, batch_norm_relu_conv           batch norm in training, alone and fused
+    batch_norm_inference, calibrated_batch_norm                 by given statistics; one that changes nothing yet
+    init_running_stats, update_running_stats                    running averages of the statistics
+    explain_conv                                                which algorithm computes a convolution, and why
+
+The submodules are imported when they are first asked for, so that ``import jaxbn`` is enough to write
+``jaxbn.testing.check_custom_vjp``:
+
+    cnn          a small network of these operations
+    data         data sets of labelled images
+    derivation   the formulas as literal sums, in NumPy
+    explorer     the page that shows the sums term by term
+    optim        gradient transformations for Optax
+    reference    the same operations in plain JAX, without a rule
+    testing      checks a derivative that is written by hand, and counts what it saves
+    training     trains `jaxbn.cnn` networks
+
+Example:
+    >>> import jax, jax.numpy as jnp, jaxbn
+    >>> x, kernel = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
+    >>> y, moments = jaxbn.batch_norm(jaxbn.conv(x, kernel))
+    >>> y.shape, moments.count.tolist()
+    ((1, 3, 3, 2), [9, 9])
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from jaxbn._conv.explanation import ConvExplanation, explain_conv
+from jaxbn._conv.general import conv_general_dilated
+from jaxbn._conv.public_maps import convolve, convolve_input_gradient, convolve_kernel_gradient
+from jaxbn._conv.rules import conv, conv_transpose
+from jaxbn._fused.batch_norm_relu import batch_norm_relu
+from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
+from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
+from jaxbn._norm.inference import batch_norm_inference
+from jaxbn._norm.moments import Moments
+from jaxbn._norm.rules import batch_norm
+from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
+
+__all__ = [
+    "CalibratedBatchNorm",
+    "ConvExplanation",
+    "Moments",
+    "RunningStats",
+    "batch_norm",
+    "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_conv",
+    "calibrated_batch_norm",
+    "conv",
+    "conv_general_dilated",
+    "conv_transpose",
+    "convolve",
+    "convolve_input_gradient",
+    "convolve_kernel_gradient",
+    "explain_conv",
+    "init_running_stats",
+    "update_running_stats",
+]
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("cnn", "data", "derivation", "explorer", "optim", "reference", "testing", "training")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES, "__version__"])
+
+
+if TYPE_CHECKING:
+    from jaxbn import (
+        cnn as cnn,
+        data as data,
+        derivation as derivation,
+        explorer as explorer,
+        optim as optim,
+        reference as reference,
+        testing as testing,
+        training as training,
+    )
+else:  # A type checker that saw this function would take any misspelt name for a module.
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        # With `obj` Python's traceback suggests the nearest public name.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])

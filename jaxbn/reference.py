@@ -29,7 +29,7 @@ def conv(
     bias: jax.Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -44,7 +44,7 @@ def conv(
         x,
         jnp.flip(kernel, numbers.rhs_spec[2:]) if flip_kernel else kernel,
         _each(stride, spatial),
-        ((padding, padding),) * spatial if isinstance(padding, int) else padding,
+        _pairs(padding, spatial),
         rhs_dilation=_each(dilation, spatial),
         feature_group_count=groups,
         dimension_numbers=numbers,
@@ -60,7 +60,7 @@ def conv_transpose(
     bias: jax.Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "SAME",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "SAME",
     output_padding: int | tuple[int, ...] = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
@@ -73,7 +73,7 @@ def conv_transpose(
     spatial = x.ndim - 2
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
     stride, dilation, extra = (_each(option, spatial) for option in (stride, dilation, output_padding))
-    pairs = ((padding, padding),) * spatial if isinstance(padding, int) else padding
+    pairs = _pairs(padding, spatial)
     sizes = []
     for axis in range(spatial):
         size, taps = x.shape[numbers.lhs_spec[2 + axis]], kernel.shape[numbers.rhs_spec[2 + axis]]
@@ -162,7 +162,7 @@ def batch_norm_relu_conv(
     bias: jax.Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -215,6 +215,14 @@ def batch_norm_inference(
 
 def _each(option: int | tuple[int, ...], spatial: int) -> tuple[int, ...]:
     return tuple(option) if isinstance(option, (tuple, list)) else (option,) * spatial
+
+
+def _pairs(padding: str | int | tuple[int | tuple[int, int], ...], spatial: int) -> Any:
+    """Low and high for each axis; the name of a rule stays itself."""
+    if isinstance(padding, str):
+        return padding
+    each = padding if isinstance(padding, (tuple, list)) else (padding,) * spatial
+    return tuple((side, side) if isinstance(side, int) else tuple(side) for side in each)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:

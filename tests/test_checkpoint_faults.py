@@ -3,8 +3,10 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -92,6 +94,34 @@ def test_a_failed_save_is_told_on_leaving(tmp_path: Path) -> None:
         save_and(other)
     assert raised.value is other
     assert other.__notes__ == [failure]
+
+
+def test_a_power_cut_finds_a_save_on_the_disk_before_an_older_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files before it gets its name, the name and all else before the oldest save is moved away."""
+    done: list[Any] = []  # the inodes that were synced, and the names that were given up
+
+    def noted(function: Callable[..., None], what: Callable[[Any], Any]) -> Callable[..., None]:
+        def call(first: Any, *rest: Any) -> None:
+            done.append(what(first))
+            function(first, *rest)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted(os.fsync, lambda descriptor: os.fstat(descriptor).st_ino))
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name), lambda old: Path(old).name))
+    with Checkpoints(tmp_path, SETTINGS) as checkpoints:
+        for seed in range(4):
+            checkpoints.save(a_state(seed), [])
+    save, temporary = tmp_path / "save_3", "save_3.orbax-checkpoint-tmp"
+    assert {path.name for path in tmp_path.iterdir()} == {"save_1", "save_2", "save_3"}
+    named, gone = done.index(temporary), done.index("save_0")
+    everything = {path.stat().st_ino: path for path in (save, *save.rglob("*"))}
+    unsynced = {path for inode, path in everything.items() if inode not in done[:named]}
+    assert unsynced == {save / "commit_success.txt"}  # which Orbax writes when it renames
+    assert {tmp_path.stat().st_ino, *everything} <= set(done[named:gone])
 
 
 def test_no_damage_is_loaded_as_if_it_were_whole(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The small CNN: what it computes, what it keeps, and its gradients against the same network on the references."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,19 @@ def test_inference_treats_each_image_on_its_own(network: tuple[cnn.Params, cnn.S
     together, _ = cnn.apply(*network, IMAGES, train=False)
     alone = jnp.concatenate([cnn.apply(*network, IMAGES[i : i + 1], train=False)[0] for i in range(len(IMAGES))])
     assert_close(together, alone, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
+def test_initial_kernels_are_those_of_jaxs_initializers(dtype: Any) -> None:
+    """Bit for bit, though they are drawn in another shape."""
+    key = jax.random.key(7)
+    params, _ = cnn.init(key, cnn.CNNConfig(in_channels=2, features=(5,), dtype=dtype))
+    keys = jax.random.split(key, 2)
+    kernel = jax.nn.initializers.he_normal()(keys[0], (3, 3, 2, 5), dtype)
+    dense = jax.nn.initializers.lecun_normal()(keys[1], (5, 10), dtype)
+    assert (params.blocks[0].kernel.dtype, params.dense.kernel.dtype) == (dtype, dtype)
+    assert params.blocks[0].kernel.tolist() == kernel.tolist()
+    assert params.dense.kernel.tolist() == dense.tolist()
 
 
 def test_initial_kernels_have_hes_variance() -> None:

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec as P
 
 import jaxbn
-from tests.compare import assert_close
+from tests.compare import assert_close, cotangents, jitted_pullback, true_pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -215,3 +215,69 @@ def test_a_sharded_jit_exchanges_sums_not_images(shape: tuple[int, ...]) -> None
     for result in exchanged:
         for sizes in re.findall(r"\[([\d,]*)\]", result):
             assert np.prod([int(size) for size in sizes.split(",")]) <= 4 * CHANNELS, result
+
+
+EXAMPLE_MASKS = {
+    "no mask": None,
+    "some": np.random.default_rng(2).random((BATCH, CHANNELS)) < 0.6,
+    "whole examples": np.arange(BATCH).reshape(-1, 1) % 3 > 0,
+}
+
+
+def examples_under_vmap(operation: Callable[..., Any], x: jax.Array, *rest: Any, **options: Any) -> Any:
+    def one(x: jax.Array, where: jax.Array | None, *rest: Any) -> Any:
+        return operation(x, *rest, where=where, axis_name="b", **options)
+
+    where = options.pop("where", None)
+    mapped = jax.vmap(one, (0, None if where is None else 0, None, None), out_axes=(0, None), axis_name="b")
+    return mapped(x, where, *rest)
+
+
+def examples_under_shard_map(operation: Callable[..., Any], x: jax.Array, *rest: Any, **options: Any) -> Any:
+    """One on each device, as a vector."""
+    mesh = jax.make_mesh((BATCH // 2,), ("b",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu"))
+    where = options.pop("where", None)
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P("b"), P("b"), P(), P()), out_specs=(P("b"), P()))
+    def one(x: jax.Array, where: jax.Array | None, *rest: Any) -> Any:
+        return operation(x, *rest, where=where, axis_name="b", **options)
+
+    flat = None if where is None else jnp.broadcast_to(where, x.shape).reshape(-1)
+    y, moments = one(x.reshape(-1), flat, *rest)
+    return y.reshape(x.shape), moments
+
+
+@pytest.mark.parametrize("mask", EXAMPLE_MASKS)
+@pytest.mark.parametrize(("axis", "around"), [(0, "vmap"), (-1, "shard_map")])
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu"])
+def test_an_example_has_channels_alone_and_the_named_axis_is_the_batch(
+    name: str, axis: int, around: str, mask: str
+) -> None:
+    spread_out = examples_under_vmap if around == "vmap" else examples_under_shard_map
+    count, where = (BATCH if around == "vmap" else BATCH // 2), EXAMPLE_MASKS[mask]
+    where = None if where is None else jnp.asarray(where[:count])
+    draw = np.random.default_rng(3).normal
+    arrays = [jnp.asarray(draw(size=shape)) for shape in ((count, CHANNELS), (CHANNELS,), (CHANNELS,))]
+
+    def ours(*arrays: jax.Array) -> list[jax.Array]:
+        y, moments = spread_out(getattr(jaxbn, name), *arrays, axis=axis, where=where)
+        return [y, moments.mean, moments.var]
+
+    def reference(*arrays: jax.Array) -> list[jax.Array]:
+        y, moments = getattr(jaxbn.reference, name)(*arrays, where=where)
+        return [y, moments.mean, moments.var]
+
+    got, want = jitted_pullback(ours), true_pullback(reference)
+    for seed in range(3):
+        dy = cotangents(arrays, seed)  # of y and the moments, which have their shapes
+        assert_close(got(arrays, dy), want(arrays, dy), 1e-12)
+
+
+def test_an_example_is_normalised_by_given_statistics() -> None:
+    draw = np.random.default_rng(4).normal
+    x, dy, mean, gamma, beta = (jnp.asarray(draw(size=CHANNELS)) for _ in range(5))
+    var = jnp.exp(mean)
+    for axis in (0, -1):
+        y, pullback = jax.vjp(partial(jaxbn.batch_norm_inference, axis=axis), x, mean, var, gamma, beta)
+        want, wanted_pullback = jax.vjp(jaxbn.reference.batch_norm_inference, x, mean, var, gamma, beta)
+        assert_close((y, pullback(dy)), (want, wanted_pullback(dy)), 1e-12)

@@ -185,22 +185,27 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding="FULL"),
         ValueError,
-        "conv: `padding` is 'FULL'; it must be an int, 2 pairs of ints (low, high)",
+        "conv: `padding` is 'FULL'; it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', or a tuple with an int",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1),)),
         ValueError,
-        "conv: `padding` is ((1, 1),); it must be an int, 2 pairs",
+        "conv: `padding` is ((1, 1),); it must be an int, one of 'VALID'",
     ),
     (
-        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, 1)),
+        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, (1, 1, 1))),
         ValueError,
-        "conv: `padding` is (1, 1); it must be an int, 2 pairs",
+        "conv: `padding` is (1, (1, 1, 1)); it must be an int, one of 'VALID'",
+    ),
+    (
+        lambda x, kernel: jaxbn.conv(x, kernel, padding=(1, 1, 1)),
+        ValueError,
+        "conv: `padding` is (1, 1, 1); it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=1.0),
         TypeError,
-        "conv: `padding` is 1.0; it must be an int, 2 pairs",
+        "conv: `padding` is 1.0; it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1), (1, 0.5))),
@@ -210,7 +215,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=None),
         TypeError,
-        "conv: `padding` is None; it must be an int, 2 pairs",
+        "conv: `padding` is None; it must be an int, one of 'VALID'",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=-3),
@@ -265,7 +270,17 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, _: jaxbn.batch_norm(x[0, 0, 0]),
         ValueError,
-        "batch_norm: `x` has rank 1; it must have at least two axes",
+        "batch_norm: `x` has rank 1; it must have at least two axes, batch and channels, or be one example of a batch",
+    ),
+    (
+        lambda x, _: jaxbn.batch_norm_relu(x[0, 0, 0]),
+        ValueError,
+        "batch_norm_relu: `x` has rank 1; it must have at least two axes",
+    ),
+    (
+        lambda x, _: inference(x[0, 0, 0, 0]),
+        ValueError,
+        "batch_norm_inference: `x` has rank 0; it must have an axis of channels",
     ),
     (
         lambda x, _: jaxbn.batch_norm(x.astype(int)),

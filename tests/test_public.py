@@ -3,10 +3,12 @@
 import doctest
 import importlib
 import inspect
+import pickle
 import pkgutil
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +21,68 @@ from tests.compiled import environment_without_effort
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-MODULES = [module.name for module in pkgutil.walk_packages(jaxbn.__path__, "jaxbn.")]
-FUNCTIONS = [name for name, value in vars(jaxbn).items() if inspect.isfunction(value)]
+MODULES = ["jaxbn", *(module.name for module in pkgutil.walk_packages(jaxbn.__path__, "jaxbn."))]
+FUNCTIONS = [name for name in jaxbn.__all__ if inspect.isfunction(getattr(jaxbn, name))]
+SUBMODULES = [name.removeprefix("jaxbn.") for name in MODULES if re.fullmatch(r"jaxbn\.[a-z]\w*", name)]
 README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings_run(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_submodules_are_loaded_when_first_asked_for() -> None:
+    """In a new process: `import jaxbn` loads what is underscored, and an attribute a public module of that name."""
+    program = f"""
+import sys, jaxbn
+loaded = [name for name in sys.modules if name.split(".")[0] == "jaxbn"]
+assert not [name for name in loaded if name.startswith("jaxbn.") and not name.startswith("jaxbn._")], loaded
+assert len(loaded) <= 41, loaded
+assert "optax" not in sys.modules
+for name in {SUBMODULES}:
+    assert getattr(jaxbn, name) is sys.modules["jaxbn." + name] is vars(jaxbn)[name]
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=README.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dir_lists_what_is_public_and_nothing_else() -> None:
+    assert dir(jaxbn) == sorted([*jaxbn.__all__, *SUBMODULES, "__version__"])
+    assert {"conv", "Moments", "testing", "optim"} <= set(dir(jaxbn))
+    assert all(hasattr(jaxbn, name) for name in dir(jaxbn))
+    imported: dict[str, Any] = {}
+    exec("from jaxbn import *", imported)
+    assert imported.keys() - {"__builtins__"} == set(jaxbn.__all__)
+
+
+def test_the_package_says_what_it_is_and_its_version() -> None:
+    docstring = jaxbn.__doc__ or ""
+    assert all(re.search(rf"\b{name}\b", docstring) for name in (*FUNCTIONS, *SUBMODULES))
+    assert jaxbn.__version__ == version("jaxbn")
+
+
+def test_a_misspelt_attribute_is_named_and_the_nearest_suggested() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'jaxbn' has no attribute 'bach_norm'") as raised:
+        getattr(jaxbn, "bach_norm")  # noqa: B009
+    assert (raised.value.name, raised.value.obj) == ("bach_norm", jaxbn)  # by which Python suggests `batch_norm`
+    with pytest.raises(ImportError, match="cannot import name 'bach_norm' from 'jaxbn'"):
+        exec("from jaxbn import bach_norm")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_examples_of_public_functions_run(name: str) -> None:
+    """Those in a function that a decorator has wrapped are none of its module's to `doctest.testmod`."""
+    (examples,) = doctest.DocTestFinder().find(getattr(jaxbn, name), name)
+    failed, attempted = doctest.DocTestRunner().run(examples)
+    assert failed == 0
+    assert attempted > 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_pickled_by_their_name(name: str) -> None:
+    function = getattr(jaxbn, name)
+    assert pickle.loads(pickle.dumps(function)) is function
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -76,3 +132,5 @@ def test_the_readmes_python_runs() -> None:
     env = environment_without_effort()
     done = subprocess.run([sys.executable, "-c", run], cwd=README.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (accuracy,) = re.findall(r"^test accuracy: (.*)%$", done.stdout, re.MULTILINE)
+    assert float(accuracy) >= 97

@@ -12,7 +12,7 @@ from jaxbn._arguments import as_integer, require_floating, require_vector
 from jaxbn._conv.algorithms import ALGORITHMS
 from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
-from jaxbn._conv.layout import CHANNELS_LAST, Layout
+from jaxbn._conv.layout import CHANNELS_FIRST, CHANNELS_LAST, Layout
 
 Operand = jax.Array | jax.ShapeDtypeStruct
 """An array, or the shape and dtype of one that is not there: a gradient's."""
@@ -45,11 +45,13 @@ def conv_arguments(
     if in_features % groups:
         raise ValueError(
             f"{options.function}: `groups` is {groups}; it must divide the {in_features} input channels of `x`"
+            f"{_as_read(options, x, kernel)}"
         )
     if channels_in * groups != in_features:
         raise ValueError(
             f"{options.function}: `kernel` has {channels_in} input channels, `x` has {in_features} with "
             f"groups={groups}; kernel.shape[{layout.kernel[-2] - kernel.ndim}] must be {in_features // groups}"
+            f"{_as_read(options, x, kernel)}"
         )
     _require_bias(options.function, bias, out_features)
     padding = _explicit_padding(options, len(window))
@@ -77,6 +79,7 @@ def conv_transpose_arguments(
         raise ValueError(
             f"{options.function}: `kernel` has {channels_in} input channels, `x` has {in_features}; kernel.shape"
             f"[{layout.kernel[-1] - kernel.ndim}] must be {in_features}, as in the convolution that is transposed"
+            f"{_as_read(options, x, kernel)}"
         )
     out_features = channels_out * groups
     _require_bias(options.function, bias, out_features)
@@ -124,6 +127,8 @@ def _common(options: Options, x: Operand, kernel: Operand) -> tuple[Layout, Size
     function = options.function
     for argument, array in (("x", x), ("kernel", kernel)):
         require_floating(function, argument, array.dtype)
+    if x.ndim == kernel.ndim - 1 and kernel.ndim in CHANNELS_LAST:
+        raise ValueError(_axis_missing(options, x, kernel))
     if x.ndim not in CHANNELS_LAST:
         raise ValueError(f"{function}: `x` has rank {x.ndim}; it must be 3, 4 or 5: batch, 1 to 3 of space, channels")
     if kernel.ndim != x.ndim:
@@ -146,7 +151,7 @@ def _common(options: Options, x: Operand, kernel: Operand) -> tuple[Layout, Size
     if last % groups:
         raise ValueError(
             f"{function}: `groups` is {groups}; it must divide the {last} channels of "
-            f"kernel.shape[{layout.kernel[-1] - kernel.ndim}]"
+            f"kernel.shape[{layout.kernel[-1] - kernel.ndim}]{_as_read(options, x, kernel)}"
         )
     stride = _sizes(function, "stride", options.stride, len(window))
     dilation = _sizes(function, "dilation", options.dilation, len(window))
@@ -162,6 +167,29 @@ def _layout(options: Options, x: Operand, kernel: Operand) -> Layout:
             f"{options.function}: `dimension_numbers` is {numbers!r}; it must be as jax.lax.conv_dimension_numbers "
             f"reads it, which says: {error}"
         ) from None
+
+
+def _axis_missing(options: Options, x: Operand, kernel: Operand) -> str:
+    """The error where ``x`` has one axis less than ``kernel``, with the expressions that add one."""
+    layout = _layout(options, jax.ShapeDtypeStruct((1,) * kernel.ndim, x.dtype), kernel)
+    batch, *_, channels = (
+        {0: "x[None]", x.ndim: "x[..., None]"}.get(axis, f"jnp.expand_dims(x, {axis})") for axis in layout.x
+    )
+    one_channel = kernel.shape[layout.kernel[-2]] == 1
+    return (
+        f"{options.function}: `x` has rank {x.ndim}, `kernel` has rank {kernel.ndim}; they must be the same. "
+        f"x.shape is {x.shape}: a single image needs a batch axis, {batch}"
+        + (f"; images without channels need an axis for the one, {channels}" if one_channel else "")
+    )
+
+
+def _as_read(options: Options, x: Operand, kernel: Operand) -> str:
+    """The shapes as they came and the layout that they were taken for, to end an error about channels with."""
+    shapes = f". x.shape is {x.shape} and kernel.shape is {kernel.shape}, read as"
+    if options.dimension_numbers is not None:
+        return f"{shapes} dimension_numbers={options.dimension_numbers!r}"
+    of_x, of_kernel, _ = CHANNELS_LAST[x.ndim]
+    return f"{shapes} {of_x} and {of_kernel}; PyTorch's layout is dimension_numbers={CHANNELS_FIRST[x.ndim]}"
 
 
 def _extent(window: Sizes, dilation: Sizes) -> Sizes:
@@ -186,7 +214,10 @@ def _sizes(function: str, argument: str, value: Any, spatial: int, *, least: int
 def _explicit_padding(options: Options, spatial: int) -> Padding | str:
     """The padding as pairs, or as the name of a rule."""
     padding = options.padding
-    wanted = f"it must be an int, {spatial} pairs of ints (low, high), or one of {', '.join(map(repr, PADDINGS))}"
+    wanted = (
+        f"it must be an int, one of {', '.join(map(repr, PADDINGS))}, or a tuple with an int or a pair (low, high) for "
+        f"each spatial axis, such as {((1, 1),) * spatial}"
+    )
     if isinstance(padding, str):
         if padding.upper() not in PADDINGS:
             raise ValueError(f"{options.function}: `padding` is {padding!r}; {wanted}")
@@ -194,11 +225,11 @@ def _explicit_padding(options: Options, spatial: int) -> Padding | str:
     if not isinstance(padding, (tuple, list, int, np.integer)):
         raise TypeError(f"{options.function}: `padding` is {padding!r}; {wanted}")
     side = partial(as_integer, options.function, "padding")
-    if not isinstance(padding, (tuple, list)):
-        return ((side(padding), side(padding)),) * spatial
-    if len(padding) != spatial or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in padding):
+    each = padding if isinstance(padding, (tuple, list)) else (padding,) * spatial
+    pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in each]
+    if len(pairs) != spatial or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{options.function}: `padding` is {padding!r}; {wanted}")
-    return tuple((side(low), side(high)) for low, high in padding)
+    return tuple((side(low), side(high)) for low, high in pairs)
 
 
 def _padding_by_name(padding: str, input_: Any, extent: Sizes, stride: Sizes) -> Padding:

@@ -11,6 +11,7 @@ from jaxbn._arguments import as_array
 from jaxbn._conv.algorithms import choose
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.primitives import PLATFORMS
+from jaxbn._keywords import explains_keywords
 
 
 class Choice(NamedTuple):
@@ -32,13 +33,14 @@ class ConvExplanation(NamedTuple):
         return "\n".join(f"{name:15}  {choice.algorithm:10}  {choice.why}" for name, choice in rows)
 
 
+@explains_keywords
 def explain_conv(
     x: Any,
     kernel: Any,
     bias: Any = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,

@@ -13,8 +13,10 @@ from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
 from jaxbn._conv.maps import convolve
+from jaxbn._keywords import explains_keywords
 
 
+@explains_keywords
 def conv_general_dilated(
     lhs: Any,
     rhs: Any,

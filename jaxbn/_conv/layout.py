@@ -14,6 +14,9 @@ from jax import lax
 CHANNELS_LAST = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
 """The default dimension numbers by rank."""
 
+CHANNELS_FIRST = {3: ("NCW", "OIW", "NCW"), 4: ("NCHW", "OIHW", "NCHW"), 5: ("NCDHW", "OIDHW", "NCDHW")}
+"""PyTorch's."""
+
 
 class Layout(NamedTuple):
     """The permutations from the caller's axes to channels last, for each operand and the result."""

@@ -34,16 +34,18 @@ from jaxbn._conv.arithmetic import Arithmetic, like_operand
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import Layout
 from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
+from jaxbn._keywords import explains_keywords
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def conv(
     x: Float[Array, "batch *spatial in"],
     kernel: Float[Array, "*window in_per_group out"],
     bias: Float[Array, " out"] | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -69,7 +71,8 @@ def conv(
         bias: One number for each output channel, of any floating dtype; ``None`` adds nothing.
         stride: Steps between windows, an int or one for each spatial axis.
         padding: ``"VALID"`` (none), ``"SAME"`` (``⌈input / stride⌉`` outputs, the odd zero above), ``"SAME_LOWER"``
-            (the odd zero below), an int for both sides of every axis, or ``(low, high)`` for each; negative ones crop.
+            (the odd zero below), an int for both sides of every axis, or a tuple with an int or a pair ``(low, high)``
+            for each; negative ones crop.
         dilation: Steps between the kernel's taps, an int or one for each spatial axis.
         groups: Blocks of channels that do not see each other; ``in`` for a depthwise convolution.
         flip_kernel: Whether to rotate the kernel by 180°.
@@ -155,13 +158,14 @@ def conv_bwd(
 _conv.defvjp(conv_fwd, conv_bwd)
 
 
+@explains_keywords
 def conv_transpose(
     x: Float[Array, "batch *spatial in"],
     kernel: Float[Array, "*window out_per_group in"],
     bias: Float[Array, " out"] | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "SAME",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "SAME",
     output_padding: int | tuple[int, ...] = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,

@@ -30,12 +30,14 @@ from jaxtyping import Array, Bool, Float
 from jaxbn._arguments import as_arrays
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.rules import ConvConfig, ConvResiduals, conv_bwd, conv_fwd
+from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
 from jaxbn._norm.maps import Residuals, normalise, normalised, pullback
 from jaxbn._norm.moments import Moments
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def batch_norm_relu_conv(
     x: Float[Array, "batch *spatial in"],
     gamma: Float[Array, " in"] | None,
@@ -44,7 +46,7 @@ def batch_norm_relu_conv(
     bias: Float[Array, " out"] | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[tuple[int, int], ...] = "VALID",
+    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,

@@ -47,8 +47,8 @@ def training_config(
 def common_config(function: str, x: jax.Array, axis: Any, epsilon: Any, **vectors: jax.Array | None) -> Config:
     """The checked options of a batch norm whose other arguments are ``vectors`` of channels."""
     require_floating(function, "x", x.dtype)
-    if x.ndim < 2:
-        raise ValueError(f"{function}: `x` has rank {x.ndim}; it must have at least two axes, batch and channels")
+    if x.ndim < 1:
+        raise ValueError(f"{function}: `x` has rank 0; it must have an axis of channels")
     axis = as_integer(function, "axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
@@ -72,6 +72,21 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     if len(shape) != x.ndim or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(f"{function}: `where` has shape {where.shape}; it must broadcast to x.shape, {x.shape}")
     return sharded_as(x, where.reshape(shape))
+
+
+def require_batch(function: str, x: jax.Array, otherwise: str = "") -> None:
+    if x.ndim < 2:
+        wanted = f"it must have at least two axes, batch and channels{otherwise}"
+        raise ValueError(f"{function}: `x` has rank {x.ndim}; {wanted}")
+
+
+def as_batch(
+    config: Config, x: jax.Array, where: jax.Array | None = None
+) -> tuple[Config, jax.Array, jax.Array | None]:
+    """A single example, which has channels alone, as a batch of one; anything else as it is."""
+    if x.ndim > 1:
+        return config, x, where
+    return config._replace(axis=1), jnp.expand_dims(x, 0), None if where is None else jnp.expand_dims(where, 0)
 
 
 def along_devices(config: Config, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:

@@ -22,7 +22,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from jaxbn._arguments import as_array
-from jaxbn._norm.arguments import as_mask, training_config
+from jaxbn._keywords import explains_keywords
+from jaxbn._norm.arguments import as_mask, require_batch, training_config
 from jaxbn._norm.moments import Statistics, statistics
 from jaxbn._norm.running import RunningStats
 
@@ -43,6 +44,7 @@ class CalibratedBatchNorm(NamedTuple):
     running: RunningStats
 
 
+@explains_keywords
 def calibrated_batch_norm(
     x: Float[Array, "..."] | Iterable[Any],
     *,
@@ -153,6 +155,7 @@ def _merged(one: Statistics, other: Statistics) -> Statistics:
 
 def _statistics(function: str, x: Any, where: Any, *, axis: Any, epsilon: Any) -> Statistics:
     x = as_array(function, "x", x)
+    require_batch(function, x)
     config = training_config(
         function, x, None, None, axis=axis, epsilon=epsilon, axis_name=None, axis_index_groups=None
     )

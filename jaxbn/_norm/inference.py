@@ -18,11 +18,13 @@ from jaxtyping import Array, Float
 
 from jaxbn._arguments import as_arrays
 from jaxbn._channels import along_channels, channel_sum, widened
-from jaxbn._norm.arguments import Config, along_devices, common_config
+from jaxbn._keywords import explains_keywords
+from jaxbn._norm.arguments import Config, along_devices, as_batch, common_config
 from jaxbn._norm.maps import like
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def batch_norm_inference(
     x: Float[Array, "..."],
     mean: Float[Array, " channels"],
@@ -48,7 +50,7 @@ def batch_norm_inference(
     of 1, where `batch_norm` keeps all digits.
 
     Args:
-        x: As in `batch_norm`; it may be empty.
+        x: As in `batch_norm`; it may be empty, and of rank 1, ``(channels,)``.
         mean: The mean of each channel, of any floating dtype.
         var: The variance of each channel, of any floating dtype.
         gamma: As in `batch_norm`.
@@ -76,9 +78,11 @@ def batch_norm_inference(
     function = "batch_norm_inference"
     x, mean, var, gamma, beta = as_arrays(function, x=x, mean=mean, var=var, gamma=gamma, beta=beta)
     config = common_config(function, x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
+    shape = x.shape
+    config, x, _ = as_batch(config, x)
     vectors = along_devices(config, x, mean, var, gamma, beta)
     y: Any = _batch_norm_inference(config, *vary_alike(x, *vectors))
-    return y
+    return y.reshape(shape)
 
 
 class _Residuals(NamedTuple):

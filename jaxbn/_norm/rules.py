@@ -33,12 +33,14 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from jaxbn._arguments import as_arrays
-from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
+from jaxbn._keywords import explains_keywords
+from jaxbn._norm.arguments import Config, along_devices, as_batch, as_mask, require_batch, training_config
 from jaxbn._norm.maps import Residuals, normalise, pullback
 from jaxbn._norm.moments import Moments
 from jaxbn._placement import vary_alike
 
 
+@explains_keywords
 def batch_norm(
     x: Float[Array, "..."],
     gamma: Float[Array, " channels"] | None = None,
@@ -68,7 +70,8 @@ def batch_norm(
     channel without any gives 0, zero gradients and a count of 0.
 
     Args:
-        x: Float of any width and any rank from 2 on, ``(batch, ..., channels)`` by default.
+        x: Float of any width and any rank from 2 on, ``(batch, ..., channels)`` by default. With ``axis_name`` it may
+            have rank 1, ``(channels,)``: one example of the batch.
         gamma: The scale of each channel, of any floating dtype; ``None`` is one, with nothing computed for it.
         beta: The shift of each channel, of any floating dtype; ``None`` is zero, with nothing computed for it.
         axis: The channels' axis; the statistics are over all others.
@@ -108,9 +111,15 @@ def batch_norm(
 def checked_training(function: str, x: Any, gamma: Any, beta: Any, where: Any, **options: Any) -> Any:
     """The core with what the public function was given."""
     x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
+    if options["axis_name"] is None:
+        require_batch(function, x, ", or be one example of a batch whose axis `axis_name` names, as in jax.vmap")
     config = training_config(function, x, gamma, beta, **options)
+    shape = x.shape
+    config, x, where = as_batch(config, x, as_mask(function, where, x))
     gamma, beta = along_devices(config, x, gamma, beta)
-    return training(config, *vary_alike(x, gamma, beta, as_mask(function, where, x), over=config.names))
+    outputs: Any = training(config, *vary_alike(x, gamma, beta, where, over=config.names))
+    y, moments = outputs
+    return y.reshape(shape), moments
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

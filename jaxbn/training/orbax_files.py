@@ -1,6 +1,8 @@
 """What Orbax writes and reads: the one file that imports it."""
 
+import asyncio
 import logging
+import os
 import shutil
 import threading
 import time
@@ -96,6 +98,7 @@ class Writer:
             options = ocp.CheckpointManagerOptions(
                 step_prefix="save",
                 preservation_policy=self._preserved,
+                temporary_path_class=_Synced,
                 cleanup_tmp_directories=True,  # of a save that was killed
                 lightweight_initialize=True,  # reads nothing that may be damaged
                 todelete_subdir=_REMOVED,
@@ -117,6 +120,37 @@ class _Preserved:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> list[bool]:
         whole = [each.step for each in checkpoints if each.step not in self.damaged]
         return [each.step in {*whole[-self.last :], self.best, *self.damaged} for each in checkpoints]
+
+
+class _Synced(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A save that is on the disk before it gets its name, and its name before Orbax removes an older save.
+
+    Without that a power cut could damage the newest saves together, those that the kernel has not written yet.
+    """
+
+    async def finalize(self) -> None:
+        temporary, final = Path(self.get()), Path(self.get_final())
+        await asyncio.to_thread(_sync_tree, temporary)
+        await super().finalize()
+        await asyncio.to_thread(_sync_tree, final)  # with the marks that Orbax adds when it renames
+        await asyncio.to_thread(_sync, final.parent)
+
+
+def _sync_tree(directory: Path) -> None:
+    for parent, _, files in os.walk(directory, topdown=False):
+        for path in (*(Path(parent, name) for name in files), Path(parent)):
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no directories, and its file systems log what they rename
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Arrays(type_handlers.NumpyHandler):
