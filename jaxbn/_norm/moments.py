@@ -33,6 +33,7 @@ from jaxtyping import Array, Float, Int
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
 from jaxbn._placement import sharded_as
+from jaxbn._sizes import is_known, likely
 
 THINNING = 13
 """The mean of one row in so many is a good enough pivot."""
@@ -129,9 +130,10 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     for other in (inner := whole_axes(x, others)):
         corner = lax.slice_in_dim(corner, 0, 1, axis=other)
     if inner:
-        longest = max(inner, key=x.shape.__getitem__)
+        longest = max(inner, key=likely(*x.shape).__getitem__)
         # As many on either side: of a small image the middle, which knows nothing of what pads the border.
-        start = (x.shape[longest] - 1) % THINNING // 2
+        size = x.shape[longest]
+        start = (size - 1) % THINNING // 2 if is_known(size) else 0
         rows = lax.slice_in_dim(x, start, None, THINNING, longest)
     return _about(widened(jnp.max(corner, (batch, *others))), rows, where, axis).mean
 
