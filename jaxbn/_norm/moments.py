@@ -79,6 +79,7 @@ class Statistics(NamedTuple):
 
 def statistics(x: jax.Array, where: jax.Array | None, axis: int, devices: Devices | None) -> Statistics:
     """Of the entries that ``where`` keeps, on all devices; zeros for a channel that has none."""
+    x = kept(x, where)
     own = _about(*_pivot(x, where, axis), x, where, axis)
     return own if devices is None else _merged(devices, own)
 
