@@ -1,4 +1,4 @@
-"""Taylor mode, `jax.experimental.jet`, through the bilinear maps: beside derivatives of derivatives of ``lax``'s own."""
+"""Taylor mode, `jax.experimental.jet`, through the bilinear maps: equal to nested forward mode of ``lax``'s own."""
 
 import subprocess
 import sys
