@@ -151,7 +151,7 @@ def _mean_and_scale(start: jax.Array, x: jax.Array, where: jax.Array | None, axi
     """Of rows that are all alike nothing is known of how much the others differ."""
     one = jnp.ones_like(start)
     shifts, squares = _sums(start, one, x, where, axis)
-    is_small = (0 < squares) & (squares < 1)
+    is_small = (squares > 0) & (squares < 1)
     return start + shifts / at_least_one(_count(x, where, axis), shifts), jnp.where(is_small, one, QUARTER * one)
 
 
