@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxbn._placement import sharding
+from jaxbn._sizes import likely
 
 TERMS = 16
 """Of a partial sum, about: few enough that XLA's CPU compiler unrolls them, and that little is lost in rounding."""
@@ -38,7 +39,11 @@ def channel_sum(x: jax.Array, axis: int = -1) -> jax.Array:
 
 
 def channel_sums(
-    terms: Callable[..., tuple[jax.Array, ...]], x: jax.Array, *others: Any, axis: int
+    terms: Callable[..., tuple[jax.Array, ...]],
+    x: jax.Array,
+    *others: Any,
+    axis: int,
+    sizes: tuple[int, ...] | None = None,
 ) -> tuple[jax.Array, ...]:
     """``Σ`` of each of ``terms(x, *others)`` over every axis of ``x`` but ``axis``, in one pass over the arrays.
 
@@ -50,13 +55,15 @@ def channel_sums(
         x: What is summed over.
         *others: Trees of arrays of ``x``'s rank that broadcast against it.
         axis: The channels'.
+        sizes: What ``x``'s are taken for where some are not known.
     """
     axis %= x.ndim
     summed = tuple(other for other in range(x.ndim) if other != axis)
     whole = whole_axes(x, summed)
-    if x.size <= 2 * TERMS * x.shape[axis] or all(x.shape[other] == 1 for other in whole):
+    sizes = likely(*x.shape) if sizes is None else sizes
+    if prod(sizes) <= 2 * TERMS * sizes[axis] or all(sizes[other] == 1 for other in whole):
         return _reduce(summed, *terms(x, *others))
-    split, length = _split(x.shape, summed[0], [other for other in whole if other != summed[0]])
+    split, length = _split(sizes, summed[0], [other for other in whole if other != summed[0]])
     blocks, left_over = divmod(x.shape[split], length)
 
     def partial_sums(start: int, blocks: int, length: int) -> tuple[jax.Array, ...]:
@@ -64,10 +71,11 @@ def channel_sums(
         return _reduce((split + 1,), *terms(*jax.tree.map(cut, (x, *others))))
 
     sums = partial_sums(0, blocks, length)
-    if left_over:
+    if left_over != 0:  # or not known: the rest may be empty
         last = partial_sums(blocks * length, 1, left_over)
         sums = tuple(jnp.concatenate(pair, split) for pair in zip(sums, last, strict=True))
-    return channel_sums(lambda *sums: sums, *sums, axis=axis)
+    sizes = (*sizes[:split], -(-sizes[split] // length), *sizes[split + 1 :])
+    return channel_sums(lambda *sums: sums, *sums, axis=axis, sizes=sizes)
 
 
 def whole_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:

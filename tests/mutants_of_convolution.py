@@ -206,10 +206,10 @@ CONVOLUTION = [
     Mutant(
         "dkernel: stride with dilation",
         "conv.algorithms.dense",
-        "window_strides=geometry.dilation,\n        padding=geometry.kernel_gradient_padding,\n"
-        "        lhs_dilation=geometry.input_dilation,\n        rhs_dilation=geometry.stride",
-        "window_strides=geometry.stride,\n        padding=geometry.kernel_gradient_padding,\n"
-        "        lhs_dilation=geometry.input_dilation,\n        rhs_dilation=geometry.dilation",
+        "window_strides=geometry.dilation,\n        padding=padding,\n"
+        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.stride",
+        "window_strides=geometry.stride,\n        padding=padding,\n"
+        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.dilation",
         STRIDE_AND_DILATION,
     ),
     of_rule(

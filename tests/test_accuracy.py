@@ -136,6 +136,33 @@ def test_a_sum_of_squares_that_fits_float32_is_one_whatever_the_pivot() -> None:
     assert max(found.values()) <= LIMIT, found
 
 
+SCALES = {
+    "float32": [1.3e-19, 2e-19, 5e-19, 1e-18, 1e-17, 1e-15, 1e-3, 1.0, 1e12, 1e17],
+    "bfloat16": [1.3e-19, 2e-19, 5e-19, 1e-18, 1e-17, 1e-15, 1e-3, 1.0, 1e12, 1e17],
+    "float64": [2e-154, 5e-154, 1e-153, 1e-150, 1e-100, 1.0, 1e150],
+}
+"""Of one channel each, from where a square is barely a number to where a sum of them is."""
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", SCALES)
+def test_the_variance_is_no_worse_than_jnps_at_any_scale(dtype: str, masked: bool) -> None:
+    generator = np.random.default_rng(0)
+    drawn_values = (generator.normal(size=(16, 23, 11, len(SCALES[dtype]))) + 2) * np.array(SCALES[dtype])
+    x, where = jnp.asarray(drawn_values, dtype), jnp.asarray(generator.random((16, 23, 1, 1)) < (0.5 if masked else 1))
+
+    @jax.jit
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ours = jaxbn.batch_norm(x, where=where if masked else None)[1].var
+        return ours, jnp.var(x.astype(ours.dtype), (0, 1, 2), where=jnp.broadcast_to(where, x.shape))
+
+    values = np.asarray(x).astype(np.longdouble)[np.broadcast_to(where, x.shape)].reshape(-1, x.shape[-1])
+    truth = values.var(0)
+    variances = both(x)
+    ours, plain = (np.abs(np.asarray(var) - truth) / truth for var in variances)
+    assert np.all(ours <= np.maximum(plain, 4 * jnp.finfo(variances[0].dtype).eps)), (ours, plain)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3e6, 1e30, 1e-30])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_constant_channel_gives_exactly_beta(value: float, masked: bool) -> None:

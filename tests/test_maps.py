@@ -200,6 +200,20 @@ GENERAL = [
     ((2, 4, 9), (6, 4, 3), {"window_strides": (2,), "padding": ((3, -1),)}),
     ((2, 4, 5, 4, 6), (6, 4, 3, 2, 1), {"window_strides": (2, 1, 1), "padding": "SAME"}),
     ((2, 4), (6, 4), {"window_strides": (), "padding": ()}),
+    # Images of no rows, of which the padding alone is seen.
+    ((2, 2, 0, 4), (4, 2, 1, 2), {"window_strides": (1, 2), "padding": ((1, 0), (0, 1)), "rhs_dilation": (2, 2)}),
+    (
+        (2, 6, 7, 4),
+        (4, 2, 1, 2),
+        {
+            "window_strides": (2, 1),
+            "padding": ((0, -1), (0, 0)),
+            "lhs_dilation": (2, 1),
+            "rhs_dilation": (2, 2),
+            "feature_group_count": 2,
+            "dimension_numbers": ("NHWC", "OIHW", "NCHW"),
+        },
+    ),
 ]
 
 

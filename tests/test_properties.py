@@ -1,6 +1,7 @@
 """What is true of every rule whatever its numbers are, and shapes and options drawn at random."""
 
 from functools import partial
+from typing import Any
 
 import hypothesis.strategies as st
 import jax
@@ -46,6 +47,41 @@ def test_a_channel_full_of_nan_leaves_the_others_bitwise_as_they_were(operation:
         axis = 2 if before.ndim == 4 else 0
         np.testing.assert_array_equal(np.take(before, others, axis), np.take(after, others, axis))
     assert np.isnan(dirty[0][0][:, :, 3]).all()
+
+
+@pytest.mark.parametrize("operation", ["batch_norm", "batch_norm_relu", "batch_norm_relu_conv"])
+def test_a_nan_under_the_mask_meets_no_arithmetic(operation: str) -> None:
+    """Operation by operation, as `jax.debug_nans` then looks at every result."""
+    rng = np.random.default_rng(0)
+    where = jnp.arange(4).reshape(4, 1, 1, 1) > 0
+    x = jnp.asarray(rng.normal(size=(4, 5, 9, 3)), jnp.bfloat16)
+    kernel = [jnp.asarray(rng.normal(size=(3, 2, 3, 4)), x.dtype)] * operation.endswith("conv")
+    arrays = [x, jnp.ones(3, x.dtype), jnp.zeros(3, x.dtype), *kernel]
+    dy = cotangents(jax.eval_shape(partial(getattr(jaxbn, operation), where=where), *arrays)[:1], 0)
+
+    def run(x: jax.Array) -> Any:
+        return pullback(lambda *arrays: [getattr(jaxbn, operation)(*arrays, where=where)[0]], [x, *arrays[1:]], dy)
+
+    want, spoilt = run(x), x.at[0].set(jnp.nan)
+    with jax.debug_nans(True):
+        got = run(spoilt)
+    for ours, clean in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(ours, clean)
+
+
+def test_statistics_of_what_has_a_nan_under_its_mask() -> None:
+    where = jnp.arange(4).reshape(4, 1) > 0
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    running = jaxbn.init_running_stats(3, x.dtype)
+
+    def statistics(x: jax.Array) -> Any:
+        after = jaxbn.update_running_stats(running, jaxbn.batch_norm(x, where=where)[1])
+        return after, jaxbn.calibrated_batch_norm(x, where=where), jaxbn.calibrated_batch_norm([(x, where)])
+
+    want, spoilt = statistics(x), x.at[0].set(jnp.nan)
+    with jax.debug_nans(True):
+        got = statistics(spoilt)
+    assert_close(got, want, 0.0)
 
 
 def one_for_each(spatial: int, least: int, most: int) -> st.SearchStrategy[tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """The public arguments of a convolution, checked and gathered. What is wrong is said here, when traced."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jaxbn._conv.algorithms import ALGORITHMS
 from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
 from jaxbn._conv.layout import CHANNELS_FIRST, CHANNELS_LAST, Layout
+from jaxbn._sizes import is_known
 
 Operand = jax.Array | jax.ShapeDtypeStruct
 """An array, or the shape and dtype of one that is not there: a gradient's."""
@@ -57,7 +59,7 @@ def conv_arguments(
     padding = _explicit_padding(options, len(window))
     if isinstance(padding, str):
         padding = _padding_by_name(padding, input_, _extent(window, dilation), stride)
-    if any(size + low + high < 0 for size, (low, high) in zip(input_, padding, strict=True)):
+    if _some_below(0, (size + low + high for size, (low, high) in zip(input_, padding, strict=True))):
         raise ValueError(
             f"{options.function}: `padding` is {options.padding!r}, which cuts more than all of a spatial shape of "
             f"{tuple(input_)}; it must cut less"
@@ -98,7 +100,7 @@ def conv_transpose_arguments(
             for size, step, width, (low, high), more in zip(input_, stride, extent, padding, extra, strict=True)
         )
         padding = tuple((low, high - more) for (low, high), more in zip(padding, extra, strict=True))
-        if min(output) < 0 or min(input_) == 0:
+        if _some_below(0, output) or _some_below(1, input_):
             raise ValueError(
                 f"{options.function}: `x` has spatial shape {tuple(input_)}, which gives an output of {output} with "
                 f"padding={options.padding!r}; `x` must be larger, or `padding` smaller"
@@ -190,6 +192,11 @@ def _as_read(options: Options, x: Operand, kernel: Operand) -> str:
         return f"{shapes} dimension_numbers={options.dimension_numbers!r}"
     of_x, of_kernel, _ = CHANNELS_LAST[x.ndim]
     return f"{shapes} {of_x} and {of_kernel}; PyTorch's layout is dimension_numbers={CHANNELS_FIRST[x.ndim]}"
+
+
+def _some_below(least: int, sizes: Iterable[int]) -> bool:
+    """Whether a size is known to be too small."""
+    return any(is_known(size) and size < least for size in sizes)
 
 
 def _extent(window: Sizes, dilation: Sizes) -> Sizes:

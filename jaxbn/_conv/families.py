@@ -68,7 +68,7 @@ def compute(
     left_fold, right_fold = FOLDS[map_name]
     both = members.both
     left, right = (operand.reshape(prod(operand.shape[:both]), *operand.shape[both:]) for operand in (left, right))
-    if len(left) == 1:
+    if left.shape[0] == 1:
         result = member((left[0], right[0]))
     elif platform == "cpu":
         result = lax.map(member, (left, right))
@@ -90,7 +90,7 @@ def _family(
     family: jax.Array,
 ) -> jax.Array:
     """``one`` of every operand of a family, as one map if the features can grow, which those of groups cannot."""
-    count, rank = len(family), family.ndim - 1
+    count, rank = family.shape[0], family.ndim - 1
     if count == 1:
         return one(geometry, family[0])[None]
     if fold.features is not None:

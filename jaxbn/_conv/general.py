@@ -37,8 +37,9 @@ def conv_general_dilated(
 
     It is linear in each operand, and forward mode, reverse mode and any mixture of them go through it: its derivatives
     are the input gradient and the kernel gradient (D5, D7), and theirs are again the three. Saved for the backward
-    pass: ``lhs`` and ``rhs``. What knows ``lax``'s convolution by its name does not know this one: the policies of
-    `jax.checkpoint` that save products compute it anew, and `jax.experimental.jet` has no rule for it.
+    pass: ``lhs`` and ``rhs``. The policies of `jax.checkpoint` that save products know ``lax``'s convolution by its
+    name and not this one, which they compute again. `jax.experimental.jet` goes through it, but through no function
+    with a `jax.custom_vjp`, such as `conv`, unless its gradient is taken inside.
 
     Args:
         lhs: As in `jax.lax.conv_general_dilated`, and so are all others: names, order, defaults and meaning.
@@ -125,7 +126,7 @@ def _geometry(
     if isinstance(padding, str):
         extent = [step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True)]
         padding = lax.padtype_to_pads(input_, extent, stride, padding)
-    pairs = tuple((int(low), int(high)) for low, high in padding)
+    pairs = tuple((low, high) for low, high in padding)
     return ConvGeometry(
         tuple(input_), tuple(window), in_features, out_features, stride, pairs, dilation, groups, input_dilation
     )

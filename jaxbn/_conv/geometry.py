@@ -13,6 +13,9 @@ image (D9).
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from jax.core import max_dim
+
+# Sizes may be symbols, as `jax.export` has them.
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
@@ -40,7 +43,7 @@ class ConvGeometry:
         """The number of places along each axis where the dilated window fits the padded input."""
         room = (size + low + high for size, (low, high) in zip(self.spread_input, self.padding, strict=True))
         return tuple(
-            max(0, (width - extent) // stride + 1)
+            max_dim((width - extent) // stride + 1, 0)
             for width, extent, stride in zip(room, self.extent, self.stride, strict=True)
         )
 
@@ -96,10 +99,10 @@ class ConvGeometry:
 
 def _spread(sizes: Sizes, steps: Sizes) -> Sizes:
     """Widths with ``step − 1`` gaps between the entries; nothing stays nothing."""
-    return tuple(max(0, step * (size - 1) + 1) for size, step in zip(sizes, steps, strict=True))
+    return tuple(max_dim(step * (size - 1) + 1, 0) for size, step in zip(sizes, steps, strict=True))
 
 
 def same_padding(size: int, extent: int, stride: int, *, lower: bool) -> tuple[int, int]:
     """Padding with which the output has ``⌈size / stride⌉`` entries; the odd one is above, or below if ``lower``."""
-    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+    total = max_dim((-(-size // stride) - 1) * stride + extent - size, 0)
     return (total - total // 2, total // 2) if lower else (total // 2, total - total // 2)

@@ -12,8 +12,10 @@ decided where the program is lowered, when the platform is known. A transpositio
 the cotangent shares with the other operand is one of both, and what the transposed operand lacks is summed over.
 """
 
+import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +46,7 @@ def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callabl
     shape, members, left, right, **params)`` computes the whole family for a platform, or for any that is not known if
     that is ``None``.
     """
-    primitive = Primitive(name)
+    primitive = _Bilinear(name)
     primitive.def_impl(partial(_run_alone, primitive))
     primitive.def_abstract_eval(partial(_abstract_evaluation, plain))
     batching.fancy_primitive_batchers[primitive] = partial(_batch, primitive)
@@ -52,6 +54,16 @@ def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callabl
     for platform in PLATFORMS:
         mlir.register_lowering(primitive, partial(_lower, partial(compute, platform)), platform=platform)
     return primitive
+
+
+class _Bilinear(Primitive):
+    """Gives `jax.experimental.jet` its rule when it is bound, if somebody has imported that module by then."""
+
+    def bind(self, *operands: Any, **params: Any) -> Any:
+        jet = sys.modules.get("jax.experimental.jet")
+        if jet is not None:
+            jet.jet_rules.setdefault(self, partial(_taylor, self))
+        return super().bind(*operands, **params)
 
 
 def define_derivatives(primitive: Primitive, left: tuple[Primitive, bool], right: tuple[Primitive, bool]) -> None:
@@ -117,6 +129,15 @@ def _batch(primitive: Primitive, _: Any, operands: Any, axes: Any, *, members: M
         right = jnp.moveaxis(right, right_axis, both)
         members, result_axis = members._replace(right=right_only + 1), both + left_only
     return primitive.bind(left, right, members=members, **params), result_axis
+
+
+def _taylor(primitive: Primitive, operands: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
+    """The product of two polynomials in t: of each power, the sum over the pairs of coefficients that make it."""
+    left, right = ([operand, *terms] for operand, terms in zip(operands, series, strict=True))
+    product = partial(primitive.bind, **params)
+    powers = (zip(left[: power + 1], reversed(right[: power + 1]), strict=True) for power in range(len(left)))
+    first, *others = (reduce(jnp.add, starmap(product, pairs)) for pairs in powers)
+    return first, others
 
 
 def _transpose_left(

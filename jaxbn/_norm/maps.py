@@ -42,7 +42,8 @@ def normalise(
 
 def normalised(config: Config, residuals: Residuals) -> jax.Array:
     """``y`` once more."""
-    x, where = residuals.x, residuals.where
+    where = residuals.where
+    x = kept(residuals.x, where)
     vectors = _vectors(config, residuals)
     y = _affine(_x_hat(x, where, vectors), vectors)
     return kept(jax.nn.relu(y) if config.rectified else y, where).astype(x.dtype)
@@ -53,6 +54,7 @@ def pullback(
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """``dx, dγ, dβ``, of which those of the parameters are this device's share."""
     x, gamma, beta, where, *_, inv_std, count = residuals
+    x, dy = kept(x, where), kept(dy, where)
     vectors = _vectors(config, residuals)
 
     def terms(x: jax.Array, dy: jax.Array, where: jax.Array | None, vectors: _Vectors) -> tuple[jax.Array, jax.Array]:

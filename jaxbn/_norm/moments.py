@@ -9,7 +9,8 @@ whose terms are not near zero. Here nothing cancels:
    be √m σ away. (A prime, which shares no period with what is found in images.)
 2. A second pass takes ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²`` together. ``S / m`` is the *rest* of the mean,
    and ``Q − S² / m`` the centred sum of squares, of which Q is at most thirteen times as much, and seldom much more.
-   So that it fits where the centred one does, Q is summed of quarters.
+   So that it fits where the centred one does, Q is summed of quarters; of whole differences where those in the rows
+   of the first step are small, as the square of a quarter is zero before the square is.
 
 The mean stays in two parts, ``μ = pivot + rest``: a float32 of 1e6 has no digits for a rest of 0.01, but
 ``(x − pivot) − rest`` has, since the first difference is exact for an ``x`` near the pivot. What depends on ``x`` in
@@ -33,6 +34,7 @@ from jaxtyping import Array, Float, Int
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
 from jaxbn._placement import sharded_as
+from jaxbn._sizes import is_known, likely
 
 THINNING = 13
 """The mean of one row in so many is a good enough pivot."""
@@ -77,7 +79,8 @@ class Statistics(NamedTuple):
 
 def statistics(x: jax.Array, where: jax.Array | None, axis: int, devices: Devices | None) -> Statistics:
     """Of the entries that ``where`` keeps, on all devices; zeros for a channel that has none."""
-    own = _about(_pivot(x, where, axis), x, where, axis)
+    x = kept(x, where)
+    own = _about(*_pivot(x, where, axis), x, where, axis)
     return own if devices is None else _merged(devices, own)
 
 
@@ -101,39 +104,55 @@ def at_least_one(count: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.maximum(count, 1).astype(like.dtype)
 
 
-def _about(pivot: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -> Statistics:
-    """One pass about the pivot."""
-
-    def terms(x: jax.Array, pivot: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        shifted = kept(widened(x) - pivot, where)
-        return shifted, jnp.square(QUARTER * shifted)
-
+def _about(pivot: jax.Array, scale: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -> Statistics:
+    """One pass about the pivot, with ``scale`` times the differences squared."""
     count = _count(x, where, axis)
-    shifts, squares = channel_sums(terms, x, along(pivot, x.ndim, axis), where, axis=axis)
+    shifts, squares = _sums(pivot, scale, x, where, axis)
     rest = shifts / at_least_one(count, shifts)
-    squares = (squares - (QUARTER * shifts) * (QUARTER * rest)) / QUARTER**2
+    squares = (squares - (scale * shifts) * (scale * rest)) / jnp.square(scale)
     # Rounding can take it below zero; NaN stays. A maximum's derivative would be a half where all values are the same.
     return Statistics(pivot, rest, jnp.where(squares < 0, jnp.zeros_like(squares), squares), count)
 
 
-def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
-    """A number near the mean; the very value where all are the same."""
+def _sums(
+    pivot: jax.Array, scale: jax.Array, x: jax.Array, where: jax.Array | None, axis: int
+) -> tuple[jax.Array, ...]:
+    """``Σ d`` and ``Σ (scale · d)²`` of the differences ``d = x − pivot``."""
+
+    def terms(x: jax.Array, pivot: jax.Array, scale: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        shifted = kept(widened(x) - pivot, where)
+        return shifted, jnp.square(scale * shifted)
+
+    return channel_sums(terms, x, along(pivot, x.ndim, axis), along(scale, x.ndim, axis), where, axis=axis)
+
+
+def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
+    """A number near the mean, the very value where all are the same; and the scale to square differences from it in."""
     x = lax.stop_gradient(x)
     batch, *others = (other for other in range(x.ndim) if other != axis)
     if where is not None:
         largest = jnp.max(x, (batch, *others), where=_over(x, where), initial=-jnp.inf)
         largest = jnp.where(_count(x, where, axis) > 0, largest, jnp.zeros_like(largest))
-        return _about(widened(largest), x, where, axis).mean
+        return _mean_and_scale(widened(largest), x, where, axis)
     # The batch's axis stays whole: devices may share it.
     rows = corner = x
     for other in (inner := whole_axes(x, others)):
         corner = lax.slice_in_dim(corner, 0, 1, axis=other)
     if inner:
-        longest = max(inner, key=x.shape.__getitem__)
+        longest = max(inner, key=likely(*x.shape).__getitem__)
         # As many on either side: of a small image the middle, which knows nothing of what pads the border.
-        start = (x.shape[longest] - 1) % THINNING // 2
+        size = x.shape[longest]
+        start = (size - 1) % THINNING // 2 if is_known(size) else 0
         rows = lax.slice_in_dim(x, start, None, THINNING, longest)
-    return _about(widened(jnp.max(corner, (batch, *others))), rows, where, axis).mean
+    return _mean_and_scale(widened(jnp.max(corner, (batch, *others))), rows, where, axis)
+
+
+def _mean_and_scale(start: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Of rows that are all alike nothing is known of how much the others differ."""
+    one = jnp.ones_like(start)
+    shifts, squares = _sums(start, one, x, where, axis)
+    is_small = (squares > 0) & (squares < 1)
+    return start + shifts / at_least_one(_count(x, where, axis), shifts), jnp.where(is_small, one, QUARTER * one)
 
 
 def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:

@@ -12,8 +12,9 @@ from jax import lax
 
 from jaxbn._conv.algorithms import pieces
 from jaxbn._conv.arithmetic import Arithmetic
-from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes
 from jaxbn._conv.layout import CHANNELS_LAST
+from jaxbn._sizes import is_known
 
 
 def applies(geometry: ConvGeometry) -> bool:
@@ -35,12 +36,13 @@ def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array
 
 
 def _convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    x, padding, input_dilation = _with_known_padding(x, geometry.padding, geometry.input_dilation)
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=geometry.stride,
-        padding=geometry.padding,
-        lhs_dilation=geometry.input_dilation,
+        padding=padding,
+        lhs_dilation=input_dilation,
         rhs_dilation=geometry.dilation,
         feature_group_count=geometry.groups,
         dimension_numbers=CHANNELS_LAST[x.ndim],
@@ -50,18 +52,28 @@ def _convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kern
 
 def _kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
     """What was the batch is now what is summed over: it takes the features' place, and the channels the batch's."""
+    x, padding, input_dilation = _with_known_padding(x, geometry.kernel_gradient_padding, geometry.input_dilation)
     dkernel = lax.conv_general_dilated(
         jnp.swapaxes(x, 0, -1),
         jnp.moveaxis(dy, 0, -2),
         window_strides=geometry.dilation,
-        padding=geometry.kernel_gradient_padding,
-        lhs_dilation=geometry.input_dilation,
+        padding=padding,
+        lhs_dilation=input_dilation,
         rhs_dilation=geometry.stride,
         batch_group_count=geometry.groups,
         dimension_numbers=CHANNELS_LAST[x.ndim],
         **arithmetic.products,
     )
     return jnp.moveaxis(dkernel, 0, -2)
+
+
+def _with_known_padding(x: jax.Array, padding: Padding, input_dilation: Sizes) -> tuple[jax.Array, Padding, Sizes]:
+    """The three as ``lax``'s convolution takes them: a padding that is not known has to be part of ``x`` already."""
+    if all(is_known(*pair) for pair in padding):
+        return x, padding, input_dilation
+    edges = [(low, high, step - 1) for (low, high), step in zip(padding, input_dilation, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return x, ((0, 0),) * len(edges), (1,) * len(edges)
 
 
 def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:

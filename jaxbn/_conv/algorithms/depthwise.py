@@ -17,10 +17,11 @@ from jaxbn._channels import wide_dtype
 from jaxbn._conv.algorithms.dense import adjoint_kernel
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry, Sizes
+from jaxbn._sizes import is_known
 
 
 def applies(geometry: ConvGeometry) -> bool:
-    return geometry.groups > 1
+    return geometry.groups > 1 and is_known(*geometry.input)
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from jax import lax
 from jaxbn._channels import wide_dtype
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._sizes import is_known
 
 PIECE = 2**21
 """Bytes of a piece's input and output together: what lies in a core's cache."""
@@ -44,8 +45,7 @@ def joined(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, images: jax
 def summed(one: Map, geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The results of the pieces of ``x`` and ``dy``, added up in at least float32."""
     pieces = _pieces(geometry, arithmetic, x)
-    has_vectors = x.shape[0] >= FEW_IMAGES * pieces or _is_wide(geometry)
-    if pieces == 1 or _is_disjoint(geometry) or not has_vectors:
+    if pieces == 1 or _is_disjoint(geometry) or not _has_vectors(geometry, x.shape[0] // pieces):
         return one(geometry, arithmetic, x, dy)
     result_type = arithmetic.result_type(x)
     wide = arithmetic._replace(preferred_element_type=wide_dtype(result_type))
@@ -65,8 +65,7 @@ def _cut(images: jax.Array, pieces: int) -> jax.Array:
 def _pieces(geometry: ConvGeometry, arithmetic: Arithmetic, images: jax.Array) -> int:
     """How many pieces of one size, near the wanted one; 1 where there is none, or where they do not pay."""
     batch, has_cpu = images.shape[0], arithmetic.platform == "cpu" and arithmetic.on_one_device
-    has_symbols = not all(isinstance(size, int) for size in (batch, *geometry.input))  # in `jax.export`
-    if not has_cpu or len(geometry.window) != 2 or has_symbols:
+    if not has_cpu or len(geometry.window) != 2 or not is_known(batch, *geometry.input):
         return 1
     few = min(batch, max(1, PIECE // _bytes_an_image(geometry, images)))
     size = max(size for size in range(1, few + 1) if batch % size == 0)
@@ -86,9 +85,10 @@ def _is_disjoint(geometry: ConvGeometry) -> bool:
     return all(extent <= stride for extent, stride in zip(geometry.extent, geometry.stride, strict=True))
 
 
-def _is_wide(geometry: ConvGeometry) -> bool:
-    """Whether the kernel's gradient is a large matrix, of the window's entries and the output channels."""
-    return prod(geometry.window) * geometry.in_features // geometry.groups >= 128 and geometry.out_features >= 32
+def _has_vectors(geometry: ConvGeometry, images: int) -> bool:
+    """Along the images, or where the kernel's gradient is a large matrix, window entries by output channels."""
+    is_wide = prod(geometry.window) * geometry.in_features // geometry.groups >= 128 and geometry.out_features >= 32
+    return images >= FEW_IMAGES or is_wide
 
 
 def _bytes_an_image(geometry: ConvGeometry, images: jax.Array) -> int:

@@ -18,13 +18,15 @@ from jaxbn._conv.algorithms import dense
 from jaxbn._conv.algorithms.interleaving import interleaved
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._sizes import is_known
 
 convolve = dense.convolve
 kernel_gradient = dense.kernel_gradient
 
 
 def applies(geometry: ConvGeometry) -> bool:
-    return max(geometry.stride) > 1 and max(geometry.input_dilation) == 1
+    has_phases = is_known(*(low for low, _ in geometry.padding))
+    return max(geometry.stride) > 1 and max(geometry.input_dilation) == 1 and has_phases
 
 
 class Phase(NamedTuple):
