@@ -15,7 +15,6 @@ The submodules are imported when they are first asked for, so that ``import jaxb
     cnn          a small network of these operations
     data         data sets of labelled images
     derivation   the formulas as literal sums, in NumPy
-    explorer     the page that shows the sums term by term
     optim        gradient transformations for Optax
     reference    the same operations in plain JAX, without a rule
     testing      checks a derivative that is written by hand, and counts what it saves
@@ -69,7 +68,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "data", "derivation", "explorer", "optim", "reference", "testing", "training")
+_SUBMODULES = ("cnn", "data", "derivation", "optim", "reference", "testing", "training")
 
 
 def __dir__() -> list[str]:
@@ -81,7 +80,6 @@ if TYPE_CHECKING:
         cnn as cnn,
         data as data,
         derivation as derivation,
-        explorer as explorer,
         optim as optim,
         reference as reference,
         testing as testing,
