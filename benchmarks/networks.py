@@ -17,7 +17,8 @@ from benchmarks import resnet
 from benchmarks.measure import Comparison, Program, Run
 from benchmarks.network_peers import CNN, network_peers
 from benchmarks.resnet_peers import RESNET
-from jaxbn import cnn, reference, training
+from examples.trainer import training
+from jaxbn import cnn, reference
 
 CONFIG = cnn.CNNConfig(in_channels=3)
 SMALL, LARGE = (32, 16, 16, 3), (128, 32, 32, 3)

@@ -1,1 +1,1 @@
-"""A package only so that `python -m docs.figures` finds the figures."""
+"""A package only so that `python -m docs.figures` and `python -m docs.explorer` find their modules."""

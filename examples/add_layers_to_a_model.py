@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from digits import load_digits
 from fine_tuning import Model, compare, draw, print_table
 
 import jaxbn
-from jaxbn.data import load_digits
 from jaxbn.testing import VjpReport, check_custom_vjp
 
 try:

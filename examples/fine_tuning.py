@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from digits import Digits
 from tqdm import tqdm
-
-from jaxbn.data import Dataset
 
 BATCH, CALIBRATION_IMAGES = 32, 512
 RATES = (0.01, 0.1)
@@ -52,7 +51,7 @@ def state_after(apply: Any, params: Any, state: Any, images: Any) -> Any:
     return apply(params, state, images, True)[1]
 
 
-def train(model: Model, data: Dataset, rate: float, epochs: int, seed: int, bar: tqdm) -> tuple[Model, np.ndarray]:
+def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: tqdm) -> tuple[Model, np.ndarray]:
     """The model afterwards; and for each epoch its training loss, and its test accuracy at the end.
 
     While the weights change quickly, running statistics are of weights that are gone: tested by those, a network that
@@ -74,7 +73,7 @@ def train(model: Model, data: Dataset, rate: float, epochs: int, seed: int, bar:
     return Model(apply, params, state), np.array(curve)
 
 
-def compare(name: str, create: Any, extend: Any, data: Dataset, seeds: int, epochs: int) -> Curves:
+def compare(name: str, create: Any, extend: Any, data: Digits, seeds: int, epochs: int) -> Curves:
     """Trains what ``create(seed)`` gives, and then it and what ``extend(model, images)`` makes of it for as long."""
     curves: dict[tuple[float, str], list[np.ndarray]] = {}
     bar = tqdm(desc=name, total=seeds * epochs * (1 + 2 * len(RATES)), unit="epoch")

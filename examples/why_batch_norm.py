@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from digits import Digits, load_digits
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 from why_batch_norm_results import Record, Sweep, answer, draw_distributions, draw_learning_rates, draw_zeros
 
 import jaxbn
-from jaxbn import cnn, data
+from jaxbn import cnn
 from jaxbn.optim import constrain_beta
 
 VARIANTS = ("no batch norm", "batch norm", "batch norm, k = 2", "batch norm, k = 1", "batch norm, k = 0.5")
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def sweep(rates: Float[np.ndarray, " rates"], seeds: int, steps: int, config: cnn.CNNConfig) -> Sweep:
     """Trains a network for each variant, learning rate and seed."""
-    dataset = jax.tree.map(jnp.asarray, data.load_digits())
+    dataset = jax.tree.map(jnp.asarray, load_digits())
     plain, normalised = make_runs(rates, seeds, ks=(np.inf,)), make_runs(rates, seeds, ks=BOUNDS)
     groups = plain, normalised
     networks = without_batch_norm(init(plain.seed, config)), init(normalised.seed, config)
@@ -112,7 +113,7 @@ def without_batch_norm(params: cnn.Params) -> cnn.Params:
 
 @partial(jax.jit, donate_argnums=2)
 def train_all(
-    dataset: data.Dataset, start: Int[Array, ""], networks: tuple[cnn.Params, ...], groups: tuple[Runs, ...]
+    dataset: Digits, start: Int[Array, ""], networks: tuple[cnn.Params, ...], groups: tuple[Runs, ...]
 ) -> tuple[tuple[cnn.Params, ...], tuple[Record, ...]]:
     """The next steps of all runs: the one compiled program. The networks of a group are of one structure."""
     results = [
@@ -121,7 +122,7 @@ def train_all(
     return tuple(params for params, _ in results), tuple(record for _, record in results)
 
 
-def train(dataset: data.Dataset, start: Int[Array, ""], params: cnn.Params, run: Runs) -> tuple[cnn.Params, Record]:
+def train(dataset: Digits, start: Int[Array, ""], params: cnn.Params, run: Runs) -> tuple[cnn.Params, Record]:
     """The next steps of one run."""
     optimizer = optax.sgd(run.learning_rate)
     if params.blocks[0].gamma is not None:
@@ -147,7 +148,7 @@ def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple
     return value, (value, zeros, histogram(layers[WATCHED].convolved), histogram(layers[WATCHED].shifted))
 
 
-def evaluate(dataset: data.Dataset, params: cnn.Params) -> tuple[Any, ...]:
+def evaluate(dataset: Digits, params: cnn.Params) -> tuple[Any, ...]:
     """What `Record` keeps of each chunk.
 
     The test images are normalised by the statistics of as many training images under the same parameters: running

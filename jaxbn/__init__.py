@@ -13,13 +13,10 @@ The submodules are imported when they are first asked for, so that ``import jaxb
 ``jaxbn.testing.check_custom_vjp``:
 
     cnn          a small network of these operations
-    data         data sets of labelled images
     derivation   the formulas as literal sums, in NumPy
-    explorer     the page that shows the sums term by term
     optim        gradient transformations for Optax
     reference    the same operations in plain JAX, without a rule
     testing      checks a derivative that is written by hand, and counts what it saves
-    training     trains `jaxbn.cnn` networks
 
 Example:
     >>> import jax, jax.numpy as jnp, jaxbn
@@ -69,7 +66,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "data", "derivation", "explorer", "optim", "reference", "testing", "training")
+_SUBMODULES = ("cnn", "derivation", "optim", "reference", "testing")
 
 
 def __dir__() -> list[str]:
@@ -79,13 +76,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from jaxbn import (
         cnn as cnn,
-        data as data,
         derivation as derivation,
-        explorer as explorer,
         optim as optim,
         reference as reference,
         testing as testing,
-        training as training,
     )
 else:  # A type checker that saw this function would take any misspelt name for a module.
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from docs.explorer import __main__
 from jaxbn import reference
-from jaxbn.explorer import __main__
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -25,7 +25,7 @@ CONVOLUTION, BATCH_NORM = NUMBERS["convolution"], NUMBERS["batch_norm"]
 def test_the_committed_page_is_what_the_command_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "page.html"
     __main__.main(["--output", str(output)])
-    assert output.read_bytes() == COMMITTED.encode(), "docs/explorer.html is out of date: python -m jaxbn.explorer"
+    assert output.read_bytes() == COMMITTED.encode(), "docs/explorer.html is out of date: python -m docs.explorer"
     assert str(output) in capsys.readouterr().out
 
 
@@ -36,7 +36,7 @@ def test_the_page_asks_the_network_for_nothing() -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         __main__.main(["--output", str(tmp_path)])
-    assert capsys.readouterr().err == f"python -m jaxbn.explorer: --output {str(tmp_path)!r}: Is a directory\n"
+    assert capsys.readouterr().err == f"python -m docs.explorer: --output {str(tmp_path)!r}: Is a directory\n"
 
 
 def test_every_choice_has_its_example() -> None:

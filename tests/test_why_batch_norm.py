@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,7 +17,9 @@ import optax
 import pytest
 from jax import lax
 
-from jaxbn import cnn, data
+from examples import digits
+from examples.digits import Digits
+from jaxbn import cnn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONFIG = cnn.CNNConfig(features=(8, 16, 32), dtype=jnp.float64)
@@ -30,9 +32,9 @@ def as_a_user_runs_it() -> Iterator[None]:
         yield
 
 
-def load_digits() -> data.Dataset:
-    digits = data.load_digits()
-    return digits._replace(x_train=digits.x_train[:].astype(np.float64), x_test=digits.x_test[:].astype(np.float64))
+def load_digits() -> Digits:
+    found = digits.load_digits()
+    return found._replace(x_train=found.x_train.astype(np.float64), x_test=found.x_test.astype(np.float64))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def example() -> Iterator[ModuleType]:
         module = importlib.import_module("why_batch_norm")
         patch.setattr(module, "TRIAL", TRIAL)
         patch.setattr(module, "CHUNK", 10)
-        patch.setattr(module, "data", SimpleNamespace(load_digits=load_digits))
+        patch.setattr(module, "load_digits", load_digits)
         yield module
 
 

@@ -22,7 +22,8 @@ from docs.figures.boards import (
     new_figure,
     write_at,
 )
-from jaxbn import cnn, data, derivation, reference
+from examples.digits import load_digits
+from jaxbn import cnn, derivation, reference
 
 EPSILON = 1e-5
 
@@ -47,7 +48,7 @@ def activation(batch: int = 8) -> Activation:
     with jax.enable_x64(True):
         params, _ = cnn.init(jax.random.key(0), cnn.CNNConfig(features=(8,), dtype=jnp.float64))
         (block,), dense = params
-        digits = data.load_digits()
+        digits = load_digits()
         images, labels = jnp.asarray(digits.x_train[:batch], jnp.float64), jnp.asarray(digits.y_train[:batch])
 
         def loss_behind(y: jax.Array) -> jax.Array:

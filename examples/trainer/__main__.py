@@ -1,0 +1,5 @@
+"""The command ``python -m examples.trainer``."""
+
+from .train import main
+
+main()
