@@ -265,13 +265,25 @@ MUTANTS = [
     ),
     CheckerMutant("any slope will do", "taylor", "slope < 1.5", "slope < 0.5", "reference"),
     CheckerMutant(
-        "any difference will do", "kinks", "<= 4 * uncertain", "<= 4 * uncertain + np.inf", "reference beside kinks"
+        "any difference will do",
+        "neighbourhood",
+        "<= 4 * uncertain",
+        "<= 4 * uncertain + np.inf",
+        "reference beside kinks",
     ),
-    CheckerMutant("no difference will do", "kinks", "<= 4 * uncertain", "< 0 * uncertain", "right near a singularity"),
     CheckerMutant(
-        "a kink is a jump", "kinks", "jumps, axis=0) & ~np.any(kinks", "kinks, axis=0) & np.any(kinks", "right at kinks"
+        "no difference will do", "neighbourhood", "<= 4 * uncertain", "< 0 * uncertain", "right near a singularity"
     ),
-    CheckerMutant("jumps are not compared", "kinks", "outside > 10 *", "outside > np.inf *", "reference at zero"),
+    CheckerMutant(
+        "a kink is a jump",
+        "neighbourhood",
+        "jumps, axis=0) & ~np.any(kinks",
+        "kinks, axis=0) & np.any(kinks",
+        "right at kinks",
+    ),
+    CheckerMutant(
+        "jumps are not compared", "neighbourhood", "outside > 10 *", "outside > np.inf *", "reference at zero"
+    ),
     CheckerMutant(
         "large cotangents are not tried", "gradients", "return half, -half", "return -half, -half", "clipped"
     ),

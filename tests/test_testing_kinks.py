@@ -109,3 +109,26 @@ def test_a_pullback_that_cannot_be_transposed() -> None:
     report = check(with_rule(jnp.abs, lambda x: (jnp.abs(x), x), bwd), NUMBERS)
     assert report.passed
     assert any("its pullback cannot be transposed" in why for _, why in report.unchecked)
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: rounded(jnp.sin(x)), lambda x: x - rounded(jnp.mean(x))[None]],
+    ids=["all of it", "a term"],
+)
+def test_a_reference_that_rounds_inside_is_not_called_wrong(function: Function) -> None:
+    """Its values go in steps, which differences take for a slope of zero."""
+    for seed in range(3):
+        report = check(function, NUMBERS + 0.1, seed=seed)
+        assert report.passed
+        assert any("rounds to a narrower dtype inside" in why for _, why in report.unchecked)
+
+
+def test_a_gradient_that_is_nowhere_finite() -> None:
+    indefinite = jnp.asarray([[1.0, 2.0], [2.0, 1.0]])
+    with pytest.raises(ValueError, match="reference's own gradient is not finite anywhere"):
+        check(jnp.linalg.cholesky, indefinite)

@@ -258,6 +258,22 @@ def test_a_rule_that_changes_with_the_number_of_traces() -> None:
     assert failure.check == "purity"
 
 
+def test_a_trace_that_is_wrong_after_many_right_ones() -> None:
+    """The transformation that it happens to meet is not the cause."""
+    traces = []
+
+    def bwd(x: jax.Array, dy: jax.Array) -> Any:
+        traces.append(None)
+        return (jnp.cos(x) * dy * (1.0 if len(traces) <= right else 2.0),)
+
+    right = 10**6
+    rule, plain = one_argument(bwd)
+    assert not failures(rule, plain, jnp.arange(1.0, 5.0))
+    right, traces = len(traces), []  # wrong after the checks without transformations
+    found = failures(rule, plain, jnp.arange(1.0, 5.0), transforms="scan")
+    assert [(each.check, each.transformation) for each in found] == [("gradient", "scan"), ("purity", None)]
+
+
 def test_another_value_under_differentiation() -> None:
     rule = with_rule(jnp.sin, lambda x: (jnp.sin(x) + 0.1, x), lambda x, dy: (jnp.cos(x) * dy,))
     (failure,) = failures(rule, jnp.sin, jnp.arange(4.0))

@@ -89,7 +89,15 @@ def _only_output(cotangent: Cotangent, outputs: Sequence[Leaf]) -> str | None:
 
 
 def _note_what_is_left_out(collector: Collector, trials: Sequence[Trial]) -> None:
-    for place, leaf in enumerate(collector.problem.inputs):
+    inputs = collector.problem.inputs
+    if any(leaf.size for leaf in inputs) and all(
+        score.left_out == leaf.size for trial in trials for score, leaf in zip(trial.scores, inputs, strict=True)
+    ):
+        raise ValueError(
+            "check_custom_vjp: the reference's own gradient is not finite anywhere, so nothing can be compared; "
+            "choose other arguments"
+        )
+    for place, leaf in enumerate(inputs):
         left_out = max(trial.scores[place].left_out for trial in trials)
         if left_out:
             why = (
@@ -137,7 +145,10 @@ def check_linearity(collector: Collector, truth: Truth, trials: Sequence[Trial],
         dy = [_like(np.ldexp(doubled(each), exponent), each) for each in u]
         got = list(map(doubled, rule(problem.arrays, dy)[1]))
         autodiff = truth.sides.plain(problem.arrays, dy)[1]
-        cause = f"the rule is not linear in dy: is it clipped, or divided by its size? Here it is 2^{exponent} times u"
+        cause = (
+            f"the rule is not linear in dy, which is 2^{exponent} times that of another call here: is it clipped, "
+            "divided by its size, or does something overflow?"
+        )
         judge(f"2^{exponent} u", dy, got, [np.ldexp(each, exponent) for each in of_u], autodiff, cause)
     collector.checked.append("linearity")
 

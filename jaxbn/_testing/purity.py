@@ -34,4 +34,3 @@ def check_purity(collector: Collector, truth: Truth, pooled: Sequence[Trial], se
     trial = truth.trial("gaussian 0 with another call between the two passes", got, problem.arrays, dy)
     size = sum(y.size for y in problem.outputs)
     collector.judge([trial], problem.inputs, pooled, size=size, check="purity", cause=IMPURE)
-    collector.checked.append("nothing is kept outside of the residuals")

@@ -146,7 +146,7 @@ def _sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens no directories, and its file systems log what they rename
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what is open for writing
     try:
         os.fsync(descriptor)
     finally:

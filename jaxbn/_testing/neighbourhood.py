@@ -1,14 +1,17 @@
 """Whether the reference's gradient is right at a point where plain differences do not settle it.
 
-At a kink the slopes on the two sides differ, and near a singularity a step of ordinary size leaves the neighbourhood in
-which the function is smooth. Both disappear at points very near the arguments, with steps that are smaller still: there
-every function of practice is smooth. So the gradient is compared with differences at several such points, for each
-output alone, and the gradient at the arguments with those beside it:
+At a kink the slopes on the two sides differ, and near a singularity a step of ordinary size leaves the region in which
+the function is smooth. Neither is a problem at points very near the arguments, with steps that are smaller still: there
+a function is smooth in practice. So the gradient is compared with differences at several such points, for each output
+separately, and the gradient at the arguments is compared with the gradients beside them:
 
 - differences settle on another value than the gradient gives: the reference is wrong;
 - the gradients beside the arguments agree with each other, and that at the arguments is another: wrong as well;
 - the gradients beside the arguments differ from each other: there is a kink, and no derivative to compare with;
 - differences do not settle, or something is not finite: nothing can be told.
+
+The factors below are chosen with a margin: differences of a smooth function in float64 agree to 1e-5 and better, and a
+gradient without one of its terms is off by far more than they differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,19 +26,23 @@ from jaxbn._testing.oracle import Sides
 from jaxbn._testing.problem import Function, Problem
 
 POINTS = 12
-"""Beside the arguments. Fewer could all lie on one side of a kink."""
+"""How many points beside the arguments. Few could all lie on one side of a kink."""
 
 SCALES = ((2.0**-8, 2.0**-9), (2.0**-20, 2.0**-9), (2.0**-33, 2.0**-4))
-"""Distances of these points, relative to each entry, and the longest step of the differences, relative to that."""
+"""Pairs of two factors: a point's distance from the arguments, and the longest step of the differences at that point.
+
+The distance is relative to the size of each entry, the step is relative to the distance. Long steps see small terms
+beside large ones, short steps stay away from singularities.
+"""
 
 CLOSEST = 2.0**-44
-"""The distance at which gradients are compared with that at the arguments."""
+"""The distance at which gradients are compared with the gradient at the arguments."""
 
 DENSITIES = (1.0, 0.5, 0.25, 0.1)
-"""Parts of the entries that move. Where few do, one that is singular is often not among them."""
+"""Fractions of the entries that move. If few move, a singular one is often not among them."""
 
 SETTLED = 1e-3
-"""Differences that agree to this part have settled."""
+"""Differences that agree to this fraction have settled."""
 
 
 class Verdict(NamedTuple):
@@ -48,7 +55,10 @@ class Verdict(NamedTuple):
 
 
 def tangents_by_reverse_mode(function: Function) -> Callable[..., Any]:
-    """The Jacobian times a vector, as reverse mode has it: the pullback is linear, and this is its transpose."""
+    """The Jacobian times a vector, by transposing the pullback, which is linear.
+
+    Forward mode is another derivative than the one in question, and a reference with a `jax.custom_vjp` has none.
+    """
 
     def pushed(arrays: Sequence[Any], direction: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         outputs, vjp = jax.vjp(function, list(arrays))
@@ -108,34 +118,35 @@ def judge_near(problem: Problem, truth: Truth, arrays: Sequence[np.ndarray], pla
 
 
 def _beside(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs are wrong at two points or more, and which settle at none."""
+    """Which outputs are wrong beside the arguments, and of which nothing can be told at any point."""
     right, wrong = [], []
     for number in range(POINTS):
         u, v = near.displacement(), near.direction(DENSITIES[number % len(DENSITIES)])
-        found = [_compared(near, scale * u, v, scale * step) for scale, step in SCALES]
-        agrees = np.any([settled & agrees for settled, agrees in found], axis=0)
-        right.append(agrees)
-        wrong.append(np.any([settled for settled, _ in found], axis=0) & ~agrees)
-    return np.sum(wrong, axis=0) > 1, ~np.any(right, axis=0) & ~np.any(wrong, axis=0)
+        slopes = [_slopes(near, scale * u, v, scale * step) for scale, step in SCALES]
+        slope, uncertain, derivative = (np.array(each) for each in zip(*slopes, strict=True))
+        size = np.maximum(np.abs(slope), np.abs(derivative))
+        size = np.maximum(size, _least(size))
+        agrees = np.abs(slope - derivative) <= 4 * uncertain
+        settled = uncertain <= SETTLED * size
+        right.append(np.any(settled & agrees, axis=0))
+        wrong.append(np.any(settled, axis=0) & ~right[-1])
+    is_wrong = np.sum(wrong, axis=0) > 1  # at one point alone it could be a coincidence
+    return is_wrong, ~np.any(right, axis=0) & ~is_wrong
 
 
-def _compared(
-    near: Neighbourhood, beside: np.ndarray, direction: np.ndarray, longest: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each output: whether differences settle at a point, and whether they agree with the gradient there."""
-    here, derivative = near.outputs(beside), near.derivative(beside, direction)
+def _slopes(near: Neighbourhood, beside: np.ndarray, direction: np.ndarray, longest: float) -> tuple[np.ndarray, ...]:
+    """Each output's slope by differences at a point, how uncertain it is, and the slope that the gradient gives."""
+    here = near.outputs(beside)
     steps = [sign * longest * length for length in (1.0, 0.5, 0.25) for sign in (1, -1)]
     quotients = np.array([(near.outputs(beside + step * direction) - here) / step for step in steps])
-    # What rounding of the output alone makes of the shortest step is uncertain too.
+    # The output's own rounding makes the shortest step uncertain as well.
     rounding = 8 * np.finfo(np.float64).eps * np.abs(here) / (longest / 4)
     uncertain = np.max(quotients, axis=0) - np.min(quotients, axis=0) + rounding
-    slope = np.mean(quotients, axis=0)
-    size = np.maximum(np.abs(slope), np.abs(derivative))
-    return uncertain <= SETTLED * np.maximum(size, _least(size)), np.abs(slope - derivative) <= 4 * uncertain
+    return np.mean(quotients, axis=0), uncertain, near.derivative(beside, direction)
 
 
 def _at(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs have another gradient at the arguments than all around them, and which have kinks there."""
+    """Which outputs have a gradient at the arguments that is not the one all around them, and which have kinks."""
     points = [CLOSEST * near.displacement() for _ in range(POINTS)]
     jumps, kinks = [], []
     for density in DENSITIES:
