@@ -9,8 +9,8 @@ BLOCK = fused_conv_case((3, 5, 4, 2), ((2, 1), 1, 1), 3, (1, 1, 1), padding="SAM
 MASKED_BLOCK = fused_conv_case((3, 5, 4, 2), ((2, 1), 1, 1), 3, (1, 1, 1), where="random")
 
 POSITIVE = "return kept(dy, _affine(x_hat, vectors) > 0) if config.rectified else dy"
-RELU_OF_SUMS = "        dy = _through_relu(config, dy, x_hat, where, vectors)\n        return"
-RELU_OF_DX = "    dy = _through_relu(config, dy, x_hat, where, vectors)\n    dx_hat"
+RELU_OF_SUMS = "        dy = _through_relu(config, dy, x_hat, vectors)\n        return"
+RELU_OF_DX = "    dy = _through_relu(config, dy, x_hat, vectors)\n    dx_hat"
 HIDDEN = "hidden = normalised(norm, of_norm)"
 CONV_BWD = "conv_bwd(conv, ConvResiduals(hidden,"
 PULLBACK = "pullback(norm, of_norm, dhidden, dmoments.mean, dmoments.var)"
@@ -36,8 +36,8 @@ def returned(**changed: str) -> tuple[str, str]:
 FUSED = [
     # `>=` for `>` is no mistake that a derivative shows: where z is 0 the ReLU has none.
     of_relu("ReLU's mask missing", POSITIVE, "return dy"),
-    of_relu("ReLU's mask missing from dx", RELU_OF_DX, "    dy = kept(widened(dy), where)\n    dx_hat"),
-    of_relu("ReLU's mask missing from the sums", RELU_OF_SUMS, "        dy = kept(widened(dy), where)\n        return"),
+    of_relu("ReLU's mask missing from dx", RELU_OF_DX, "    dy = widened(dy)\n    dx_hat"),
+    of_relu("ReLU's mask missing from the sums", RELU_OF_SUMS, "        dy = widened(dy)\n        return"),
     of_relu("ReLU's mask reversed", POSITIVE, POSITIVE.replace(">", "<")),
     of_relu("ReLU's mask of x̂", POSITIVE, POSITIVE.replace("_affine(x_hat, vectors)", "x_hat")),
     of_relu("ReLU's mask without β", POSITIVE, POSITIVE.replace("vectors)", "vectors._replace(beta=None))")),

@@ -23,7 +23,7 @@ VAR = "x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)"
 BOTH = "direct_and_through_mean + through_var"
 MOMENTS = "dmean + x_hat * (2 * dvar / vectors.inv_std)"
 DX = "direct_and_through_mean + through_var + of_moments, where)"
-DY = "    dy = kept(widened(dy), where)\n"
+DY = "x, dy = kept(x, where), kept(dy, where)"
 M = "m = at_least_one(count, inv_std)"
 SAVED = "    x, gamma, beta, where, *_, inv_std, count = residuals\n"
 RETURNED = "    return dx, like(dgamma, gamma), like(dbeta, beta)\n\n\ndef like"
@@ -130,7 +130,7 @@ NORMALISATION = [
     of_maps("dx: not differentiated again", *returned(dx="lax.stop_gradient(dx)"), transforms=("grad of grad",)),
     # Masks.
     of_maps("dx: mask ignored", DX, DX.replace("where)", "None)"), "a mask ignored", MASKED),
-    of_maps("dy: mask ignored", DY, "    dy = widened(dy)\n", None, MASKED),
+    of_maps("dy: mask ignored", DY, "x = kept(x, where)", None, MASKED),
     of_maps("m: mask ignored", M, "m = jnp.asarray(x.size / inv_std.size, inv_std.dtype)", None, MASKED),
     # Devices.
     of_devices("all-reduce missing", TOTAL, "return x if self.groups"),

@@ -59,7 +59,7 @@ def pullback(
 
     def terms(x: jax.Array, dy: jax.Array, where: jax.Array | None, vectors: _Vectors) -> tuple[jax.Array, jax.Array]:
         x_hat = _x_hat(x, where, vectors)
-        dy = _through_relu(config, dy, x_hat, where, vectors)
+        dy = _through_relu(config, dy, x_hat, vectors)
         return dy, dy * x_hat
 
     dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=config.axis)
@@ -71,7 +71,7 @@ def pullback(
     mean_dx_hat, mean_dx_hat_x_hat, dmean, dvar = (along(each / m, x.ndim, config.axis) for each in everything)
 
     x_hat = _x_hat(x, where, vectors)
-    dy = _through_relu(config, dy, x_hat, where, vectors)
+    dy = _through_relu(config, dy, x_hat, vectors)
     dx_hat = dy if vectors.gamma is None else dy * vectors.gamma
     direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
     through_var = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
@@ -111,9 +111,7 @@ def _affine(x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
     return y if vectors.beta is None else y + vectors.beta
 
 
-def _through_relu(
-    config: Config, dy: jax.Array, x_hat: jax.Array, where: jax.Array | None, vectors: _Vectors
-) -> jax.Array:
-    """``dy`` where it counts: what reaches ``γ x̂ + β``."""
-    dy = kept(widened(dy), where)
+def _through_relu(config: Config, dy: jax.Array, x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
+    """The cotangent of ``γ x̂ + β``: ``dy`` where the ReLU, if there is one, lets it through."""
+    dy = widened(dy)
     return kept(dy, _affine(x_hat, vectors) > 0) if config.rectified else dy
