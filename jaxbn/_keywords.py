@@ -49,7 +49,7 @@ ELSEWHERE = {
     **dict.fromkeys(("use_bias", "use_scale", "affine", "center", "scale"), _NO_PARAMETERS),
     **dict.fromkeys(("rngs", "key", "kernel_init", "bias_init", "scale_init", "param_dtype"), _NO_PARAMETERS),
     **dict.fromkeys(("lhs_dilation", "input_dilation", "batch_group_count"), _LAX),
-    "bias": "it is added to the result, as `conv` does",
+    "bias": "add it to the result",
     "output_padding": "`conv_transpose` has it",
     "transpose_kernel": "help(jaxbn.conv_transpose) says how a kernel of Flax or PyTorch is brought over",
     "padding_mode": "`x` is padded before, by jnp.pad",

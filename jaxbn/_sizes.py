@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 LIKELY = 4096
-"""What a size that is not known is taken for, where any number would do and a large one keeps more digits."""
+"""Stands for an unknown size in a choice that is right for every size. A large number loses fewer digits."""
 
 
 def is_known(*sizes: Any) -> bool:

@@ -32,7 +32,7 @@ OPERATIONS = [name for name in typed.__all__ if inspect.isfunction(getattr(typed
         ("conv", "kernel_size", "the window and the numbers of channels are those of the arrays' shapes"),
         ("conv", "lhs_dilation", "`conv_general_dilated` has it, and `conv_transpose` is the transposed convolution"),
         ("conv", "strid", "did you mean `stride`?"),
-        ("convolve", "bias", "it is added to the result, as `conv` does"),
+        ("convolve", "bias", "add it to the result"),
         ("conv_transpose", "transpose_kernel", "help(jaxbn.conv_transpose) says how a kernel of Flax or PyTorch"),
         ("conv_general_dilated", "stride", "it is called `window_strides` here"),
         ("conv_general_dilated", "groups", "it is called `feature_group_count` here"),
