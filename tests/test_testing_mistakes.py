@@ -368,7 +368,8 @@ def test_a_rule_that_tells_compiled_from_eager(name: str, monkeypatch: pytest.Mo
     }[name]
     rule, plain = one_argument(partial(bwd, wrong=wrong))
     report = under(name, rule, plain, jnp.arange(1.0, 5.0))
-    assert {failure.transformation for failure in report.failures} in ({name}, {"jit (not compiled)"})
+    wrong_under = {failure.transformation for failure in report.failures if failure.check == "gradient"}
+    assert wrong_under in ({name}, {"jit (not compiled)"})
 
 
 @pytest.mark.parametrize("name", ["grad of grad", "jvp of grad"])
