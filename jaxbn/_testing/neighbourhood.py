@@ -60,15 +60,21 @@ def tangents_by_reverse_mode(function: Function) -> Callable[..., Any]:
     Forward mode is another derivative than the one in question, and a reference with a `jax.custom_vjp` has none.
     """
 
-    def pushed(arrays: Sequence[Any], direction: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def pushed(arrays: Sequence[Any], direction: Sequence[Any]) -> list[Any]:
         outputs, vjp = jax.vjp(function, list(arrays))
 
         def along(dy: Sequence[Any]) -> Any:
             return sum((jnp.vdot(g, v) for g, v in zip(vjp(dy)[0], direction, strict=True)), jnp.zeros(()))
 
-        return outputs, jax.grad(along)([jnp.zeros_like(y) for y in outputs])
+        return jax.grad(along)([jnp.zeros_like(y) for y in outputs])
 
     return pushed
+
+
+def typical_size(array: np.ndarray) -> float:
+    """The root mean square of the finite entries; one if they are all zero, or if there are none."""
+    finite = array[np.isfinite(array)]
+    return float(np.sqrt(np.mean(np.square(finite)))) or 1.0 if finite.size else 1.0
 
 
 class Neighbourhood:
@@ -80,17 +86,15 @@ class Neighbourhood:
         self._dy = [np.zeros(y.shape) for y in problem.outputs]
         self._generator = np.random.default_rng((seed, 7000 + place))
         array = arrays[place]
-        finite = np.isfinite(array)
-        typical = np.sqrt(np.mean(np.square(array[finite]))) if np.any(finite) else 0.0
-        size = np.where(np.abs(array) > 1e-300, np.abs(array), typical or 1.0)
-        self._size = np.where(finite, size, 0.0)
+        size = np.where(np.abs(array) > 1e-300, np.abs(array), typical_size(array))
+        self._size = np.where(np.isfinite(array), size, 0.0)
 
     def outputs(self, moved: np.ndarray) -> np.ndarray:
         return _flat(self._truth.sides.exact(self._with(moved), self._dy)[0])
 
     def derivative(self, moved: np.ndarray, direction: np.ndarray) -> np.ndarray:
         vectors = [direction if k == self._place else np.zeros(a.shape) for k, a in enumerate(self._arrays)]
-        return _flat(self._tangents.exact(self._with(moved), vectors)[1])
+        return _flat(self._tangents.exact(self._with(moved), vectors))
 
     def _with(self, moved: np.ndarray) -> list[np.ndarray]:
         return [a + moved if k == self._place else a for k, a in enumerate(self._arrays)]

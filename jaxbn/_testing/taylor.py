@@ -14,14 +14,12 @@ import numpy as np
 from jaxbn._testing.collector import Collector
 from jaxbn._testing.cotangents import gaussian
 from jaxbn._testing.gradients import Truth
-from jaxbn._testing.neighbourhood import Verdict, judge_near
+from jaxbn._testing.neighbourhood import judge_near, tangents_by_reverse_mode, typical_size
 from jaxbn._testing.oracle import double_constant, doubled
-from jaxbn._testing.problem import Problem
+from jaxbn._testing.problem import Function
 from jaxbn._testing.report import Failure
 
 STEPS = 2.0 ** -np.arange(6, 22, 2)
-
-_OWN = "the reference's own gradient with respect to `{}`"
 
 
 def check_reference(collector: Collector, truth: Truth, seed: int) -> None:
@@ -33,31 +31,32 @@ def check_reference(collector: Collector, truth: Truth, seed: int) -> None:
         slopes = []
         for number, normal in enumerate(_opposite_directions(leaf.shape, seed)):
             dy = list(map(doubled, gaussian(problem.outputs, seed, 5000 + number).arrays))
-            direction = np.where(np.isfinite(arrays[place]), normal * _spread(arrays[place]), 0.0)
+            direction = np.where(np.isfinite(arrays[place]), normal * typical_size(arrays[place]), 0.0)
             gradient = truth.sides.exact(arrays, dy)[1][place]
             slopes.append(_slope(truth, arrays, place, direction, dy, gradient))
         if any(slope < 1.5 for slope in slopes):
-            try:
-                verdict = judge_near(problem, truth, arrays, place, seed)
-            except Exception as error:  # a pullback of its own, such as a callback
-                why = f"its pullback cannot be transposed: {type(error).__name__}: {error}"
-                collector.unchecked.append((_OWN.format(leaf.name), why))
-            else:
-                _report(collector, leaf.name, min(slopes), verdict, rounds=_rounds_inside(problem, arrays))
+            _look_closer(collector, truth, arrays, place, min(slopes), seed)
     collector.checked.append("Taylor expansion of the reference")
 
 
-def _rounds_inside(problem: Problem, arrays: list[np.ndarray]) -> bool:
-    """Whether the reference has a narrower dtype inside when its arguments are float64, so that it goes in steps."""
+def _look_closer(
+    collector: Collector, truth: Truth, arrays: list[np.ndarray], place: int, slope: float, seed: int
+) -> None:
+    """A failure if the gradient is wrong very near the arguments too; a note for what differences cannot tell."""
+    problem = collector.problem
+    name = problem.inputs[place].name
+    what = f"the reference's own gradient with respect to `{name}`"
+    view = problem.view(problem.reference, double_constant)
     with jax.enable_x64(True):
-        jaxpr = jax.make_jaxpr(problem.view(problem.reference, double_constant))(arrays)
-    return re.search(r":(f32|f16|bf16)\[", str(jaxpr)) is not None
-
-
-def _report(collector: Collector, name: str, slope: float, verdict: Verdict, *, rounds: bool) -> None:
-    """A failure if the gradient is wrong; a note for what differences cannot tell."""
-    what, outputs = _OWN.format(name), f"of {verdict.outputs} entries of the output"
-    if verdict.wrong and rounds:
+        try:
+            jax.eval_shape(tangents_by_reverse_mode(view), arrays, arrays)
+        except Exception as error:  # from whatever the pullback calls, such as a callback
+            why = f"its pullback cannot be transposed: {type(error).__name__}: {error}"
+            collector.unchecked.append((what, why))
+            return
+    verdict = judge_near(problem, truth, arrays, place, seed)
+    outputs = f"of {verdict.outputs} entries of the output"
+    if verdict.wrong and _rounds_inside(view, arrays):
         why = "it rounds to a narrower dtype inside, so differences in float64 tell nothing of it"
         collector.unchecked.append((what, why))
     elif verdict.wrong:
@@ -75,15 +74,16 @@ def _report(collector: Collector, name: str, slope: float, verdict: Verdict, *, 
         collector.unchecked.append((what, why))
 
 
+def _rounds_inside(view: Function, arrays: list[np.ndarray]) -> bool:
+    """Whether the reference has a narrower dtype inside when its arguments are float64, so that it goes in steps."""
+    with jax.enable_x64(True):
+        return re.search(r":(f32|f16|bf16)\[", str(jax.make_jaxpr(view)(arrays))) is not None
+
+
 def _opposite_directions(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two random directions in which each entry has opposite signs: on one side alone a kink may not be seen."""
     first, second = np.random.default_rng((seed, 6000)).standard_normal((2, *shape))
     return first, -np.copysign(second, first)
-
-
-def _spread(array: np.ndarray) -> float:
-    finite = array[np.isfinite(array)]
-    return float(np.sqrt(np.mean(np.square(finite)))) or 1.0 if finite.size else 1.0
 
 
 def _slope(truth: Truth, arrays: Any, place: int, direction: Any, dy: Any, gradient: Any) -> float:
