@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbn._placement import sharding
+from jaxbn._sharding import sharding
 from jaxbn._sizes import likely
 
 TERMS = 16

@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
     """
 
     name: str
-    module: str  # without ``jaxbn._``
+    module: str  # without ``jaxbn.``
     old: str
     new: str
     case: Case
@@ -53,7 +53,7 @@ def mutated_source(mutant: Mutant, source: str) -> str:
     found = source.count(mutant.old)
     if found != 1:
         raise MutantGoneError(
-            f"{mutant.name}: its text is {found} times in jaxbn._{mutant.module}, once is wanted:\n{mutant.old}"
+            f"{mutant.name}: its text is {found} times in jaxbn.{mutant.module}, once is wanted:\n{mutant.old}"
         )
     return source.replace(mutant.old, mutant.new)
 
@@ -61,7 +61,7 @@ def mutated_source(mutant: Mutant, source: str) -> str:
 @contextmanager
 def mutated(mutant: Mutant) -> Iterator[ModuleType]:
     """``jaxbn`` with the mutant in it, beside the one that is imported already."""
-    name = f"jaxbn._{mutant.module}"
+    name = f"jaxbn.{mutant.module}"
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None

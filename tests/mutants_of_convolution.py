@@ -50,7 +50,7 @@ RESULTS_T = RESULTS.replace("_conv.", "_conv_transpose.")
 
 
 def of_rule(name: str, old: str, new: str, case: Case = PLAIN, cause: str | None = None, **more: Any) -> Mutant:
-    return Mutant(name, "conv.rules", old, new, case, cause, **more)
+    return Mutant(name, "_conv.rules", old, new, case, cause, **more)
 
 
 def after(line: str, change: str) -> tuple[str, str]:
@@ -97,7 +97,7 @@ CONVOLUTION = [
     of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("(dy, x)", "(dy[:-1], x[:-1])")),
     of_rule("dbias: not summed", DBIAS, "dy", cause="a missing sum over a broadcast axis"),
     of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy, 1"), CUBE, "axes 1 and 3 are exchanged"),
-    Mutant("dbias: mean over an axis", "channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
+    Mutant("dbias: mean over an axis", "_channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
     # Flips and transpositions.
     of_rule("dx: kernel not flipped", OPERANDS, OPERANDS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
     of_rule("dkernel: not flipped back", RESULTS, RESULTS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
@@ -132,7 +132,7 @@ CONVOLUTION = [
     of_rule("dx and dkernel swapped", RESULTS, "    return dkernel, dx, dbias\n\n\n_conv.defvjp", CUBE, "swapped"),
     Mutant(
         "adjoint kernel not rotated",
-        "conv.algorithms.dense",
+        "_conv.algorithms.dense",
         "jnp.flip(kernel, axis=range(len(window)))",
         "kernel",
         PLAIN,
@@ -140,7 +140,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "adjoint kernel: rotated along one axis",
-        "conv.algorithms.dense",
+        "_conv.algorithms.dense",
         "range(len(window)))",
         "0)",
         PLAIN,
@@ -148,14 +148,14 @@ CONVOLUTION = [
     ),
     Mutant(
         "adjoint kernel: order of groups",
-        "conv.algorithms.dense",
+        "_conv.algorithms.dense",
         "groups, channels_out // groups)\n    return",
         "channels_out // groups, groups)\n    return",
         DENSE_GROUPS,
     ),
     Mutant(
         "dkernel: axes of the window",
-        "conv.algorithms.dense",
+        "_conv.algorithms.dense",
         "return jnp.moveaxis(dkernel, 0, -2)",
         "return jnp.swapaxes(dkernel, 0, -2)",
         SQUARE,
@@ -163,17 +163,17 @@ CONVOLUTION = [
     ),
     Mutant(
         "layout of dkernel: flipped along one axis",
-        "conv.layout",
+        "_conv.layout",
         "jnp.flip(kernel, axis=range(kernel.ndim - 2)) if flip else kernel\n        return",
         "jnp.flip(kernel, axis=1) if flip else kernel\n        return",
         FLIPPED,
         "flipped along axis 0",
     ),
-    Mutant("layout of dx: not the inverse", "conv.layout", "np.argsort(self.x)", "self.x", CHANNELS_FIRST),
+    Mutant("layout of dx: not the inverse", "_conv.layout", "np.argsort(self.x)", "self.x", CHANNELS_FIRST),
     # Windows.
     Mutant(
         "dx: padding one off below",
-        "conv.geometry",
+        "_conv.geometry",
         "(extent - 1 - low, size + low - spread)",
         "(extent - low, size + low - spread - 1)",
         PLAIN,
@@ -181,7 +181,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "dx: padding one off above",
-        "conv.geometry",
+        "_conv.geometry",
         "(extent - 1 - low, size + low - spread)",
         "(extent - 2 - low, size + low - spread + 1)",
         PLAIN,
@@ -189,7 +189,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "dkernel: padding one off below",
-        "conv.geometry",
+        "_conv.geometry",
         "(low, extent - 1 + spread - size - low)",
         "(low + 1, extent - 2 + spread - size - low)",
         SQUARE,
@@ -197,7 +197,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "dkernel: padding one off above",
-        "conv.geometry",
+        "_conv.geometry",
         "(low, extent - 1 + spread - size - low)",
         "(low - 1, extent + spread - size - low)",
         SQUARE,
@@ -205,7 +205,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "dkernel: stride with dilation",
-        "conv.algorithms.dense",
+        "_conv.algorithms.dense",
         "window_strides=geometry.dilation,\n        padding=padding,\n"
         "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.stride",
         "window_strides=geometry.stride,\n        padding=padding,\n"
@@ -224,7 +224,7 @@ CONVOLUTION = [
     # Algorithms.
     Mutant(
         "patches: dx shifted",
-        "conv.algorithms.patches",
+        "_conv.algorithms.patches",
         "(-low, size + low - output * stride, 0)",
         "(-low - 1, size + low - output * stride + 1, 0)",
         PATCHES,
@@ -232,7 +232,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "patches: taps at the cell's end",
-        "conv.algorithms.patches",
+        "_conv.algorithms.patches",
         "(0, stride - extent, dilation - 1)",
         "(stride - extent, 0, dilation - 1)",
         PATCHES,
@@ -240,7 +240,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "pointwise: dkernel from dy reversed",
-        "conv.algorithms.patches",
+        "_conv.algorithms.patches",
         "lax.dot_general(_patches(geometry, x), _rows(dy)",
         "lax.dot_general(_patches(geometry, x), _rows(dy)[::-1]",
         POINTWISE,
@@ -248,28 +248,28 @@ CONVOLUTION = [
     ),
     Mutant(
         "depthwise: dkernel without dilation",
-        "conv.algorithms.depthwise",
+        "_conv.algorithms.depthwise",
         "tap[0] * geometry.dilation[0]\n",
         "tap[0]\n",
         DEPTHWISE,
     ),
     Mutant(
         "depthwise: dkernel without the first row",
-        "conv.algorithms.depthwise",
+        "_conv.algorithms.depthwise",
         "lax.fori_loop(0,",
         "lax.fori_loop(1,",
         DEPTHWISE,
     ),
     Mutant(
         "depthwise: dkernel without the last row",
-        "conv.algorithms.depthwise",
+        "_conv.algorithms.depthwise",
         "geometry.output[0], add_row",
         "geometry.output[0] - 1, add_row",
         DEPTHWISE,
     ),
     Mutant(
         "depthwise: dkernel summed in float16",
-        "conv.algorithms.depthwise",
+        "_conv.algorithms.depthwise",
         "geometry.groups))\n    cotangents = _channels_first(dy.astype(dtype)",
         "geometry.groups))\n    images = images.astype('float16').astype(dtype)\n"
         "    cotangents = _channels_first(dy.astype(dtype)",
@@ -278,7 +278,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "groups: dkernel of x's channels reversed",
-        "conv.algorithms.grouped",
+        "_conv.algorithms.grouped",
         '"kernel_gradient", geometry, arithmetic, x, dy',
         '"kernel_gradient", geometry, arithmetic, x[..., ::-1], dy',
         SEVERAL_GROUPS,
@@ -286,7 +286,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "groups: dx of dy's channels reversed",
-        "conv.algorithms.grouped",
+        "_conv.algorithms.grouped",
         '"input_gradient", geometry, arithmetic, dy',
         '"input_gradient", geometry, arithmetic, dy[..., ::-1]',
         SEVERAL_GROUPS,
@@ -294,21 +294,21 @@ CONVOLUTION = [
     ),
     Mutant(
         "groups: dx of the next group's kernel",
-        "conv.algorithms.grouped",
+        "_conv.algorithms.grouped",
         "arithmetic, dy, kernel)",
         "arithmetic, dy, jnp.roll(kernel, 5, -1))",
         SEVERAL_GROUPS,
     ),
     Mutant(
         "strided: phases in another order",
-        "conv.algorithms.strided",
+        "_conv.algorithms.strided",
         "jnp.stack(images,",
         "jnp.stack(images[::-1],",
         PHASES,
     ),
     Mutant(
         "strided: a phase's padding",
-        "conv.algorithms.strided",
+        "_conv.algorithms.strided",
         "- first * dilation) // stride, d",
         "- first * dilation) // stride + remainder, d",
         PHASES,
@@ -337,7 +337,7 @@ CONVOLUTION = [
     of_rule("dbias in float32", DBIAS, "channel_sum(dy)", dtype=jnp.bfloat16),
     Mutant(
         "dy twice",
-        "conv.arithmetic",
+        "_conv.arithmetic",
         "return cotangent.astype(operand.dtype), operand",
         "return 2 * cotangent.astype(operand.dtype), operand",
         PLAIN,
@@ -373,7 +373,7 @@ CONVOLUTION = [
     of_rule("dx: not differentiated again", *after(DX, "dx = lax.stop_gradient(dx)"), transforms=("grad of grad",)),
     Mutant(
         "vmap: members of the left operand reversed",
-        "conv.primitives",
+        "_conv.primitives",
         "jnp.moveaxis(left, left_axis, both)",
         "jnp.moveaxis(left, left_axis, both)[::-1]",
         PLAIN,
@@ -382,7 +382,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "vmap: members of the right operand reversed",
-        "conv.primitives",
+        "_conv.primitives",
         "right = jnp.moveaxis(right, right_axis, both)",
         "right = jnp.moveaxis(right, right_axis, both)[::-1]",
         PLAIN,
@@ -391,7 +391,7 @@ CONVOLUTION = [
     ),
     Mutant(
         "vmap: members of both paired wrongly",
-        "conv.families",
+        "_conv.families",
         "lax.map(member, (left, right))",
         "lax.map(member, (left, right[::-1]))",
         PLAIN,

@@ -19,11 +19,11 @@ ZERO_OF_DY = "zero = 0 * jnp.nan_to_num(jnp.max(lax.stop_gradient(dy), initial=0
 
 
 def of_relu(name: str, old: str, new: str, cause: str | None = None, case: Case = RELU) -> Mutant:
-    return Mutant(f"relu: {name}", "norm.maps", old, new, case, cause)
+    return Mutant(f"relu: {name}", "_norm.maps", old, new, case, cause)
 
 
 def of_block(name: str, old: str, new: str, cause: str | None = None, case: Case = BLOCK) -> Mutant:
-    return Mutant(f"block: {name}", "fused.batch_norm_relu_conv", old, new, case, cause)
+    return Mutant(f"block: {name}", "_fused.batch_norm_relu_conv", old, new, case, cause)
 
 
 def returned(**changed: str) -> tuple[str, str]:

@@ -33,15 +33,15 @@ INV_STD = "    inv_std = _inv_std(var, centred, config)\n    dy ="
 
 
 def of_maps(name: str, old: str, new: str, cause: str | None = None, case: Case = ROWS, **more: Any) -> Mutant:
-    return Mutant(f"batch norm: {name}", "norm.maps", old, new, case, cause, **more)
+    return Mutant(f"batch norm: {name}", "_norm.maps", old, new, case, cause, **more)
 
 
 def of_devices(name: str, old: str, new: str, cause: str | None = None, case: Case = MEMBERS) -> Mutant:
-    return Mutant(f"devices: {name}", "norm.devices", old, new, case, cause)
+    return Mutant(f"devices: {name}", "_norm.devices", old, new, case, cause)
 
 
 def of_inference(name: str, old: str, new: str, cause: str | None = None) -> Mutant:
-    return Mutant(f"inference: {name}", "norm.inference", old, new, INFERENCE, cause)
+    return Mutant(f"inference: {name}", "_norm.inference", old, new, INFERENCE, cause)
 
 
 def returned(dx: str = "dx", dgamma: str = "dgamma", dbeta: str = "dbeta") -> tuple[str, str]:

@@ -50,7 +50,7 @@ def test_a_mutant_of_another_value_is_told_by_its_value(mutant: Mutant) -> None:
 
 @pytest.mark.parametrize("case", {str(mutant.case): mutant.case for mutant in [*MUTANTS, *FORWARDS]}.values(), ids=str)
 def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
-    mutant = Mutant("none", "conv.rules", "", "", case)
+    mutant = Mutant("none", "_conv.rules", "", "", case)
     assert check(jaxbn, mutant).passed
 
 

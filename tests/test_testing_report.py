@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbn._testing.collector import Progress
 from jaxbn.testing import VjpMismatch, VjpReport, check_custom_vjp
+from jaxbn.testing.collector import Progress
 from tests.layers import BATCH_NORM, LAYERS, with_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")

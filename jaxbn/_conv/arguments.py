@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbn._arguments import as_integer, require_floating, require_vector
 from jaxbn._conv.algorithms import ALGORITHMS
 from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, same_padding
 from jaxbn._conv.layout import CHANNELS_FIRST, CHANNELS_LAST, Layout
 from jaxbn._sizes import is_known
+from jaxbn._validation import as_integer, require_floating, require_vector
 
 Operand = jax.Array | jax.ShapeDtypeStruct
 """An array, or the shape and dtype of one that is not there: a gradient's."""

@@ -7,11 +7,10 @@ from jax import lax
 from jax.extend.backend import get_backend
 from jax.typing import DTypeLike
 
-from jaxbn._arguments import as_array
 from jaxbn._conv.algorithms import choose
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.primitives import PLATFORMS
-from jaxbn._keywords import explains_keywords
+from jaxbn._validation import as_array, public
 
 
 class Choice(NamedTuple):
@@ -33,7 +32,7 @@ class ConvExplanation(NamedTuple):
         return "\n".join(f"{name:15}  {choice.algorithm:10}  {choice.why}" for name, choice in rows)
 
 
-@explains_keywords
+@public
 def explain_conv(
     x: Any,
     kernel: Any,

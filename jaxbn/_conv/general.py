@@ -13,10 +13,10 @@ from jaxbn._conv.arithmetic import Arithmetic, in_context
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
 from jaxbn._conv.maps import convolve
-from jaxbn._keywords import explains_keywords
+from jaxbn._validation import public
 
 
-@explains_keywords
+@public
 def conv_general_dilated(
     lhs: Any,
     rhs: Any,

@@ -21,7 +21,7 @@ from jaxbn._conv.algorithms import dense
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.primitives import bind, define_bilinear, define_derivatives
-from jaxbn._placement import sharding
+from jaxbn._sharding import sharding
 
 
 def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:

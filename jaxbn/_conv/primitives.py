@@ -25,7 +25,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxbn._conv.arithmetic import like_operand
-from jaxbn._placement import vary_alike
+from jaxbn._sharding import vary_alike
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

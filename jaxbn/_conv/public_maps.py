@@ -7,18 +7,17 @@ import jax
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxbn._arguments import as_arrays
 from jaxbn._conv import maps
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import Layout
-from jaxbn._keywords import explains_keywords
+from jaxbn._validation import as_arrays, public
 
 _Padding = str | int | tuple[int | tuple[int, int], ...]
 _Steps = int | tuple[int, ...]
 
 
-@explains_keywords
+@public
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
@@ -79,7 +78,7 @@ def convolve(
     return layout.restore_y(maps.convolve(geometry, arithmetic_of(options, geometry, precision), x, kernel))
 
 
-@explains_keywords
+@public
 def convolve_input_gradient(
     dy: jax.Array,
     kernel: jax.Array,
@@ -150,7 +149,7 @@ def convolve_input_gradient(
     return layout.restore_x(maps.input_gradient(geometry, arithmetic_of(options, geometry, precision), dy, kernel))
 
 
-@explains_keywords
+@public
 def convolve_kernel_gradient(
     x: jax.Array,
     dy: jax.Array,

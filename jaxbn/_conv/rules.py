@@ -27,18 +27,17 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxbn._arguments import as_arrays
 from jaxbn._channels import along_channels, channel_sum
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments, conv_transpose_arguments
 from jaxbn._conv.arithmetic import Arithmetic, like_operand
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import Layout
 from jaxbn._conv.maps import convolve, input_gradient, kernel_gradient
-from jaxbn._keywords import explains_keywords
-from jaxbn._placement import vary_alike
+from jaxbn._sharding import vary_alike
+from jaxbn._validation import as_arrays, public
 
 
-@explains_keywords
+@public
 def conv(
     x: Float[Array, "batch *spatial in"],
     kernel: Float[Array, "*window in_per_group out"],
@@ -158,7 +157,7 @@ def conv_bwd(
 _conv.defvjp(conv_fwd, conv_bwd)
 
 
-@explains_keywords
+@public
 def conv_transpose(
     x: Float[Array, "batch *spatial in"],
     kernel: Float[Array, "*window out_per_group in"],

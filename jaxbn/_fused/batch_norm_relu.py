@@ -14,12 +14,12 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.moments import Moments
 from jaxbn._norm.rules import checked_training
+from jaxbn._validation import public
 
 
-@explains_keywords
+@public
 def batch_norm_relu(
     x: Float[Array, "..."],
     gamma: Float[Array, " channels"] | None = None,

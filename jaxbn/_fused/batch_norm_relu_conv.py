@@ -27,17 +27,16 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_arrays
 from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
 from jaxbn._conv.rules import ConvConfig, ConvResiduals, conv_bwd, conv_fwd
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
 from jaxbn._norm.maps import Residuals, normalise, normalised, pullback
 from jaxbn._norm.moments import Moments
-from jaxbn._placement import vary_alike
+from jaxbn._sharding import vary_alike
+from jaxbn._validation import as_arrays, public
 
 
-@explains_keywords
+@public
 def batch_norm_relu_conv(
     x: Float[Array, "batch *spatial in"],
     gamma: Float[Array, " in"] | None,

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbn._arguments import as_arrays, as_integer, as_positive, require_floating, require_vector
 from jaxbn._channels import wide_dtype
 from jaxbn._norm.devices import Devices, as_devices
-from jaxbn._placement import sharded_as
+from jaxbn._sharding import sharded_as
+from jaxbn._validation import as_arrays, as_integer, as_positive, require_floating, require_vector
 
 
 class Config(NamedTuple):

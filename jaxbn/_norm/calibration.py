@@ -21,11 +21,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_array
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import as_mask, require_batch, training_config
 from jaxbn._norm.moments import Statistics, statistics
 from jaxbn._norm.running import RunningStats
+from jaxbn._validation import as_array, public
 
 FUNCTION = "calibrated_batch_norm"
 
@@ -44,7 +43,7 @@ class CalibratedBatchNorm(NamedTuple):
     running: RunningStats
 
 
-@explains_keywords
+@public
 def calibrated_batch_norm(
     x: Float[Array, "..."] | Iterable[Any],
     *,

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbn._arguments import as_integer
-from jaxbn._placement import vary_alike, varying
+from jaxbn._sharding import vary_alike, varying
+from jaxbn._validation import as_integer
 
 
 class Devices(NamedTuple):

@@ -16,15 +16,14 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxbn._arguments import as_arrays
 from jaxbn._channels import along_channels, channel_sum, widened
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_batch, common_config
 from jaxbn._norm.maps import like
-from jaxbn._placement import vary_alike
+from jaxbn._sharding import vary_alike
+from jaxbn._validation import as_arrays, public
 
 
-@explains_keywords
+@public
 def batch_norm_inference(
     x: Float[Array, "..."],
     mean: Float[Array, " channels"],

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxbn._channels import along, channel_sums, whole_axes, widened
 from jaxbn._norm.devices import Devices
-from jaxbn._placement import sharded_as
+from jaxbn._sharding import sharded_as
 from jaxbn._sizes import is_known, likely
 
 THINNING = 13

@@ -32,15 +32,14 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._arguments import as_arrays
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.arguments import Config, along_devices, as_batch, as_mask, require_batch, training_config
 from jaxbn._norm.maps import Residuals, normalise, pullback
 from jaxbn._norm.moments import Moments
-from jaxbn._placement import vary_alike
+from jaxbn._sharding import vary_alike
+from jaxbn._validation import as_arrays, public
 
 
-@explains_keywords
+@public
 def batch_norm(
     x: Float[Array, "..."],
     gamma: Float[Array, " channels"] | None = None,

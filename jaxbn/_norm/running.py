@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxbn._arguments import as_integer, require_floating
-from jaxbn._keywords import explains_keywords
 from jaxbn._norm.moments import Moments
+from jaxbn._validation import as_integer, public, require_floating
 
 
 class RunningStats(NamedTuple):
@@ -26,7 +25,7 @@ class RunningStats(NamedTuple):
     updates: Int[Array, " channels"]
 
 
-@explains_keywords
+@public
 def init_running_stats(features: int, dtype: DTypeLike = jnp.float32) -> RunningStats:
     """Running statistics before the first batch: mean 0 and variance 1, by which inference changes nothing.
 
@@ -55,7 +54,7 @@ def init_running_stats(features: int, dtype: DTypeLike = jnp.float32) -> Running
     return RunningStats(jnp.zeros(features, dtype), jnp.ones(features, dtype), jnp.zeros(features, jnp.int32))
 
 
-@explains_keywords
+@public
 def update_running_stats(
     running: RunningStats, moments: Moments, *, momentum: float | None = 0.1, unbiased: bool = True
 ) -> RunningStats:

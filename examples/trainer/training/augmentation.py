@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxbn._arguments import as_integer, require_floating
 from jaxbn._channels import widened
+from jaxbn._validation import as_integer, require_floating
 
 
 @dataclass(frozen=True)

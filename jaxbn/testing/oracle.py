@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.problem import Function, Problem, is_floating
+from jaxbn.testing.problem import Function, Problem, is_floating
 
 Arrays = list[np.ndarray]
 Derivative = Callable[[Function], Callable[..., Any]]

@@ -7,9 +7,9 @@ from typing import TextIO
 
 import jax
 
-from jaxbn._testing.precision import Trial, budget
-from jaxbn._testing.problem import Leaf, Problem
-from jaxbn._testing.report import Failure
+from jaxbn.testing.precision import Trial, budget
+from jaxbn.testing.problem import Leaf, Problem
+from jaxbn.testing.report import Failure
 
 PATIENCE = 2.0  # seconds without a word
 PAUSE = 0.2  # seconds between two

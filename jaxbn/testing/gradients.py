@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import JACOBIAN, Cotangent, cotangents_of, gaussian, size_of, zero
-from jaxbn._testing.oracle import Sides, doubled
-from jaxbn._testing.precision import FLOAT64, Trial, in_float64, score
-from jaxbn._testing.problem import Leaf
-from jaxbn._testing.report import Failure
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import JACOBIAN, Cotangent, cotangents_of, gaussian, size_of, zero
+from jaxbn.testing.oracle import Sides, doubled
+from jaxbn.testing.precision import FLOAT64, Trial, in_float64, score
+from jaxbn.testing.problem import Leaf
+from jaxbn.testing.report import Failure
 
 
 class Truth:

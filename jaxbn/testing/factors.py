@@ -6,7 +6,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from jaxbn._testing.evidence import Evidence
+from jaxbn.testing.evidence import Evidence
 
 NAMES = 3  # that are told, when more fit
 

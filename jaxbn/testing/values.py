@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import zero
-from jaxbn._testing.oracle import Sides, double_constant, doubled
-from jaxbn._testing.precision import FLOAT64, budget, in_float64, score
-from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
-from jaxbn._testing.report import Failure
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import zero
+from jaxbn.testing.oracle import Sides, double_constant, doubled
+from jaxbn.testing.precision import FLOAT64, budget, in_float64, score
+from jaxbn.testing.problem import Function, Leaf, Problem, is_floating
+from jaxbn.testing.report import Failure
 
 DRAWS = 4
 """Of the arguments' last bits."""

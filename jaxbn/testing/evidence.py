@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxbn._testing.cotangents import gaussian, size_of
-from jaxbn._testing.oracle import Arrays, Sides, doubled
-from jaxbn._testing.problem import Leaf, Problem
+from jaxbn.testing.cotangents import gaussian, size_of
+from jaxbn.testing.oracle import Arrays, Sides, doubled
+from jaxbn.testing.problem import Leaf, Problem
 
 CASES = 6
 

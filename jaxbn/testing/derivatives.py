@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import GAUSSIAN, gaussian
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.oracle import Derivative, Sides
-from jaxbn._testing.problem import Function, Problem
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import GAUSSIAN, gaussian
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.oracle import Derivative, Sides
+from jaxbn.testing.problem import Function, Problem
 
 
 def gradient_of_curved_loss(function: Function, dy: Sequence[Any]) -> Callable[[Any], Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import gaussian
-from jaxbn._testing.problem import Function, Leaf, Problem, is_floating
-from jaxbn._testing.report import Failure
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import gaussian
+from jaxbn.testing.problem import Function, Leaf, Problem, is_floating
+from jaxbn.testing.report import Failure
 
 
 def check_structure(collector: Collector, seed: int, *, jit: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbn._testing.page import page
+from jaxbn.testing.page import page
 
 DETAILED = 3  # failures that are printed at length
 

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import gaussian
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.neighbourhood import judge_near, tangents_by_reverse_mode, typical_size
-from jaxbn._testing.oracle import double_constant, doubled
-from jaxbn._testing.problem import Function
-from jaxbn._testing.report import Failure
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import gaussian
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.neighbourhood import judge_near, tangents_by_reverse_mode, typical_size
+from jaxbn.testing.oracle import double_constant, doubled
+from jaxbn.testing.problem import Function
+from jaxbn.testing.report import Failure
 
 STEPS = 2.0 ** -np.arange(6, 22, 2)
 

@@ -8,9 +8,9 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from jaxbn._testing.evidence import Evidence
-from jaxbn._testing.factors import constant_factor, factor_along_an_axis
-from jaxbn._testing.terms import missing_term
+from jaxbn.testing.evidence import Evidence
+from jaxbn.testing.factors import constant_factor, factor_along_an_axis
+from jaxbn.testing.terms import missing_term
 
 
 def nothing_comes_back(evidence: Evidence) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.problem import Leaf
+from jaxbn.testing.problem import Leaf
 
 FLOAT64 = np.dtype(np.float64)
 HEADROOM = 8

@@ -5,21 +5,21 @@ from typing import Any
 
 import jax
 
-from jaxbn._testing import transformations as under
-from jaxbn._testing.collector import IMPURE, Collector, Progress
-from jaxbn._testing.cotangents import FAMILIES, gaussian
-from jaxbn._testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
-from jaxbn._testing.diagnosis import cause_of_exception, explained
-from jaxbn._testing.gradients import Truth, check_determinism, check_gradients, check_linearity, check_zero
-from jaxbn._testing.isolation import check_isolation
-from jaxbn._testing.oracle import Sides, pullback
-from jaxbn._testing.precision import Trial
-from jaxbn._testing.problem import Problem, problem_of
-from jaxbn._testing.purity import check_purity
-from jaxbn._testing.report import Failure, VjpMismatch, VjpReport
-from jaxbn._testing.structure import check_structure
-from jaxbn._testing.taylor import check_reference
-from jaxbn._testing.values import check_values, check_values_under_differentiation, with_outputs
+from jaxbn.testing import transformations as under
+from jaxbn.testing.collector import IMPURE, Collector, Progress
+from jaxbn.testing.cotangents import FAMILIES, gaussian
+from jaxbn.testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
+from jaxbn.testing.diagnosis import cause_of_exception, explained
+from jaxbn.testing.gradients import Truth, check_determinism, check_gradients, check_linearity, check_zero
+from jaxbn.testing.isolation import check_isolation
+from jaxbn.testing.oracle import Sides, pullback
+from jaxbn.testing.precision import Trial
+from jaxbn.testing.problem import Problem, problem_of
+from jaxbn.testing.purity import check_purity
+from jaxbn.testing.report import Failure, VjpMismatch, VjpReport
+from jaxbn.testing.structure import check_structure
+from jaxbn.testing.taylor import check_reference
+from jaxbn.testing.values import check_values, check_values_under_differentiation, with_outputs
 
 TRANSFORMATIONS = (
     "jit",

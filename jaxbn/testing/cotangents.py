@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.problem import Leaf
+from jaxbn.testing.problem import Leaf
 
 GAUSSIAN = 16
 JACOBIAN = 256  # entries of all outputs, up to which every row of the Jacobian is checked

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from jaxbn._testing.evidence import CASES, Evidence
+from jaxbn.testing.evidence import CASES, Evidence
 
 LEAST = 4  # entries for each coefficient, below which anything is parallel to anything
 

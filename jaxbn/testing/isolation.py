@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import gaussian
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.report import Failure
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import gaussian
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.report import Failure
 
 Vectors = Sequence[jax.Array]
 

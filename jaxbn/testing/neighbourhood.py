@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.oracle import Sides
-from jaxbn._testing.problem import Function, Problem
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.oracle import Sides
+from jaxbn.testing.problem import Function, Problem
 
 POINTS = 12
 """How many points beside the arguments. Few could all lie on one side of a kink."""

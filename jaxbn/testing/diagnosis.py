@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxbn._testing.causes import CAUSES
-from jaxbn._testing.evidence import Evidence
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.oracle import doubled
-from jaxbn._testing.precision import Trial
-from jaxbn._testing.problem import Problem
-from jaxbn._testing.report import Failure
-from jaxbn._testing.reproduction import program
+from jaxbn.testing.causes import CAUSES
+from jaxbn.testing.evidence import Evidence
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.oracle import doubled
+from jaxbn.testing.precision import Trial
+from jaxbn.testing.problem import Problem
+from jaxbn.testing.report import Failure
+from jaxbn.testing.reproduction import program
 
 
 def explained(

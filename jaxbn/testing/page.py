@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxbn._testing.report import Failure, VjpReport
+    from jaxbn.testing.report import Failure, VjpReport
 
 CELLS = 48  # along a side; of a larger array, the worst of each block is shown
 WIDTH = 300  # pixels

@@ -1,7 +1,7 @@
 """A few lines of Python that show a failure, from ``fn`` and ``args`` as they were given."""
 
-from jaxbn._testing.problem import Problem
-from jaxbn._testing.report import Failure
+from jaxbn.testing.problem import Problem
+from jaxbn.testing.report import Failure
 
 
 def program(failure: Failure, problem: Problem, python: str | None, seed: int) -> str | None:

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxbn._testing.collector import IMPURE, Collector
-from jaxbn._testing.cotangents import gaussian
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.precision import Trial
+from jaxbn.testing.collector import IMPURE, Collector
+from jaxbn.testing.cotangents import gaussian
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.precision import Trial
 
 
 def check_purity(collector: Collector, truth: Truth, pooled: Sequence[Trial], seed: int, *, jit: bool) -> None:

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn._testing.collector import Collector
-from jaxbn._testing.cotangents import gaussian
-from jaxbn._testing.gradients import Truth
-from jaxbn._testing.oracle import pullback
-from jaxbn._testing.precision import Trial
-from jaxbn._testing.problem import Function
+from jaxbn.testing.collector import Collector
+from jaxbn.testing.cotangents import gaussian
+from jaxbn.testing.gradients import Truth
+from jaxbn.testing.oracle import pullback
+from jaxbn.testing.precision import Trial
+from jaxbn.testing.problem import Function
 
 FACTORS = (1.0, 0.75, 0.5)  # of one argument: it stays positive, triangular, infinite as it was
 Vectors = list[jax.Array]
