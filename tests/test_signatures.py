@@ -1,0 +1,90 @@
+"""The public names and their signatures, compared with a list. A change of the list is a change for users."""
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+
+import jaxbn
+
+CONVOLUTION = (
+    "stride=1, padding='VALID', dilation=1, groups=1, flip_kernel=False, dimension_numbers=None, precision=None, "
+    "preferred_element_type=None, algorithm=None"
+)
+ALGORITHM = ", algorithm=None"
+PLAIN_CONVOLUTION = CONVOLUTION.removesuffix(ALGORITHM)
+STATISTICS = "epsilon=1e-05, where=None, axis_name=None, axis_index_groups=None"
+TRANSPOSED = CONVOLUTION.replace("padding='VALID'", "padding='SAME', output_padding=0")
+
+SIGNATURES = {
+    "batch_norm": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS})",
+    "batch_norm_inference": "(x, mean, var, gamma=None, beta=None, *, axis=-1, epsilon=1e-05)",
+    "batch_norm_relu": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS})",
+    "batch_norm_relu_conv": f"(x, gamma, beta, kernel, bias=None, *, {CONVOLUTION}, {STATISTICS})",
+    "calibrated_batch_norm": "(x, *, axis=-1, epsilon=1e-05, where=None)",
+    "cnn.apply": "(params, state, images, *, train, momentum=0.1)",
+    "cnn.init": (
+        "(key, config=CNNConfig(classes=10, in_channels=1, features=(32, 64, 128), dtype=<class 'jax.numpy.float32'>))"
+    ),
+    "conv": f"(x, kernel, bias=None, *, {CONVOLUTION})",
+    "conv_general_dilated": (
+        "(lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, "
+        "feature_group_count=1, batch_group_count=1, precision=None, preferred_element_type=None, out_sharding=None)"
+    ),
+    "conv_transpose": f"(x, kernel, bias=None, *, {TRANSPOSED})",
+    "convolve": f"(x, kernel, *, {CONVOLUTION})",
+    "convolve_input_gradient": f"(dy, kernel, input_shape, *, {CONVOLUTION})",
+    "convolve_kernel_gradient": f"(x, dy, kernel_shape, *, {CONVOLUTION})",
+    "explain_conv": f"(x, kernel, bias=None, *, {CONVOLUTION}, platform=None)",
+    "init_running_stats": "(features, dtype=<class 'jax.numpy.float32'>)",
+    "optim.constrain_beta": "(k, *, names=('gamma', 'beta'), layers=None)",
+    **{
+        f"reference.{name}": f"(x, {vectors}, *, {options})"
+        for name, vectors, options in [
+            ("batch_norm", "gamma=None, beta=None", f"axis=-1, {STATISTICS}"),
+            ("batch_norm_inference", "mean, var, gamma=None, beta=None", "axis=-1, epsilon=1e-05"),
+            ("batch_norm_relu", "gamma=None, beta=None", f"axis=-1, {STATISTICS}"),
+            ("batch_norm_relu_conv", "gamma, beta, kernel, bias=None", f"{PLAIN_CONVOLUTION}, {STATISTICS}"),
+            ("conv", "kernel, bias=None", PLAIN_CONVOLUTION),
+            ("conv_transpose", "kernel, bias=None", TRANSPOSED.removesuffix(ALGORITHM)),
+        ]
+    },
+    "testing.check_custom_vjp": (
+        "(fn, reference, *args, argnums=None, order=2, transforms='all', cotangents='all', seed=0, "
+        "raise_on_failure=True)"
+    ),
+    "testing.saved_bytes": "(function, *args)",
+    "update_running_stats": "(running, moments, *, momentum=0.1, unbiased=True)",
+}
+"""Every public function and its signature, without annotations."""
+
+TUPLES = {
+    "CalibratedBatchNorm": ("gamma", "beta", "running"),
+    "ConvExplanation": ("convolve", "input_gradient", "kernel_gradient"),
+    "Moments": ("mean", "var", "count"),
+    "RunningStats": ("mean", "var", "updates"),
+}
+"""Every public named tuple and its fields."""
+
+
+def signature_of(name: str) -> str:
+    *submodule, function = name.split(".")
+    module: Any = importlib.import_module(".".join(["jaxbn", *submodule]))
+    signature = inspect.signature(getattr(module, function))
+    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return str(inspect.Signature(parameters))
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature(name: str) -> None:
+    assert signature_of(name) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", TUPLES)
+def test_fields(name: str) -> None:
+    assert getattr(jaxbn, name)._fields == TUPLES[name]
+
+
+def test_every_public_name_is_listed() -> None:
+    assert {name for name in SIGNATURES if "." not in name} | set(TUPLES) == set(jaxbn.__all__)
