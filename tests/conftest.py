@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.compiled import compiled_in, compiled_without_effort
+from tests.support.compiled import compiled_in, compiled_without_effort
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

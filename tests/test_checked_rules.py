@@ -11,8 +11,8 @@ import pytest
 
 import jaxbn
 from jaxbn.testing import check_custom_vjp
-from tests.cases import Case, conv_case, fused_conv_case, norm_case
-from tests.layers import TRANSFORMS
+from tests.support.cases import Case, conv_case, fused_conv_case, norm_case
+from tests.support.layers import TRANSFORMS
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 import jaxbn
-from tests.cases import ALL_CASES, CONV_CASES, CONV_TRANSPOSE_CASES, NORM_CASES, Case
-from tests.compare import assert_close, cotangents, jitted_pullback, true_pullback
+from tests.support.cases import ALL_CASES, CONV_CASES, CONV_TRANSPOSE_CASES, NORM_CASES, Case
+from tests.support.compare import assert_close, cotangents, jitted_pullback, true_pullback
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=str)

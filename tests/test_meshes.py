@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
-from tests.cases import Case, conv_case, fused_conv_case, norm_case
-from tests.compare import Function, assert_close
+from tests.support.cases import Case, conv_case, fused_conv_case, norm_case
+from tests.support.compare import Function, assert_close
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -8,12 +8,12 @@ import pytest
 
 import jaxbn
 from jaxbn.testing import VjpReport, check_custom_vjp
-from tests.cases import Case, call
-from tests.mutants import Mutant, MutantGoneError, mutated
-from tests.mutants_of_convolution import CONVOLUTION
-from tests.mutants_of_forwards import FORWARDS
-from tests.mutants_of_fused import FUSED
-from tests.mutants_of_normalisation import NORMALISATION
+from tests.conv.mutants import CONVOLUTION
+from tests.fused.mutants import FUSED
+from tests.norm.mutants import NORMALISATION
+from tests.support.cases import Case, call
+from tests.support.mutants import Mutant, MutantGoneError, mutated
+from tests.support.mutants_of_forwards import FORWARDS
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import jaxbn
-from tests.cases import COVERING_CASES, LAYOUTS, Case, conv_case, norm_case
-from tests.compare import jitted_pullback, true_pullback
-from tests.compiled import compiled_without_effort
+from tests.support.cases import COVERING_CASES, LAYOUTS, Case, conv_case, norm_case
+from tests.support.compare import jitted_pullback, true_pullback
+from tests.support.compiled import compiled_without_effort
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 GAUSSIAN_COTANGENTS = 16

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 import jaxbn
-from tests.cases import COVERING_CASES, Case, conv_case, norm_case
-from tests.compare import Function, assert_close, cotangents, pullback
+from tests.support.cases import COVERING_CASES, Case, conv_case, norm_case
+from tests.support.compare import Function, assert_close, cotangents, pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

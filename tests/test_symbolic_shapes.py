@@ -13,7 +13,7 @@ from jax import export, lax
 
 import jaxbn
 from jaxbn import cnn
-from tests.compare import assert_close, cotangents, pullback
+from tests.support.compare import assert_close, cotangents, pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import jaxbn
-from tests.cases import COVERING_CASES, Case
-from tests.compare import Function, assert_close, cotangents, pullback, true_pullback
+from tests.support.cases import COVERING_CASES, Case
+from tests.support.compare import Function, assert_close, cotangents, pullback, true_pullback
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
