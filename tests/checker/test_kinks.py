@@ -11,8 +11,6 @@ from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.support.kinks import KINKS, largest, max_pool, safe_norm
 from tests.support.layers import Function, Layer, with_rule
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
-
 stop = jax.lax.stop_gradient
 NUMBERS = jnp.arange(-3.0, 4.0)
 TIES = jnp.asarray([[1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 0.0]])

@@ -13,8 +13,6 @@ from jax.core import Tracer
 from jaxbn.testing import Failure, VjpReport, check_custom_vjp
 from tests.support.layers import BATCH_NORM, LAYERS, with_rule
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
-
 
 class Parts(NamedTuple):
     """What a batch norm's backward pass is made of."""

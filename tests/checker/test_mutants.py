@@ -15,8 +15,6 @@ from tests.support.kinks import KINKS
 from tests.support.layers import BATCH_NORM, LAYERS, with_rule
 from tests.support.mutants import Mutant, mutated
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
-
 Check = Callable[..., Any]
 
 

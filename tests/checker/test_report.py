@@ -20,8 +20,6 @@ from jaxbn.testing import VjpMismatch, VjpReport, check_custom_vjp
 from jaxbn.testing.collector import Progress
 from tests.support.layers import BATCH_NORM, LAYERS, with_rule
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
-
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,6 @@ from jaxbn.testing import check_custom_vjp
 from tests.support.cases import norm_case
 from tests.support.layers import BATCH_NORM, LAYERS, TRANSFORMS, Layer, with_rule
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "compiled_once")
-
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 

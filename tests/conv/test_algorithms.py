@@ -16,10 +16,9 @@ from jaxbn._conv.algorithms.table import MAPS
 from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
-from tests.support.cases import CONV_CASES, CONV_TRANSPOSE_CASES, Case
+from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
+from tests.support.cases import Case
 from tests.support.compare import assert_close, cotangents, pullback
-
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 PLATFORMS = ("cpu", "cuda")
 

@@ -16,8 +16,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jaxbn
 from tests.support.compare import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 DEVICES = 8
 
 

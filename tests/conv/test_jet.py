@@ -18,8 +18,6 @@ from jax.experimental.jet import jet
 import jaxbn
 from tests.support.compare import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 ORDER = 3
 
 Map = Callable[..., Any]

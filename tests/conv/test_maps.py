@@ -11,8 +11,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 OPTIONS = {"stride": (2, 1), "padding": ((1, 2), (0, -1)), "dilation": (1, 2)}
 
 

@@ -14,8 +14,6 @@ import jaxbn
 from jaxbn._conv.algorithms import pieces
 from tests.support.compare import Function, assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 BATCH, KERNEL = 24, (3, 2, 4, 6)
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -18,8 +18,6 @@ from jaxbn import reference
 from tests.support.compare import assert_close
 from tests.support.compiled import environment_without_effort
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "derivation.md"
 TEXT = PAGE.read_text(encoding="utf-8")

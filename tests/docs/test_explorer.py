@@ -13,8 +13,6 @@ import pytest
 from docs.explorer import __main__
 from jaxbn import reference
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 COMMITTED = (Path(__file__).parents[2] / "docs" / "explorer.html").read_text(encoding="utf-8")
 FOUND = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', COMMITTED)
 assert FOUND

@@ -18,8 +18,6 @@ import pytest
 from jaxbn.testing import VjpMismatch
 from tests.support.compiled import environment_without_effort
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = EXAMPLES / "add_layers_to_a_model.py"
 

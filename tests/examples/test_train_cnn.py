@@ -55,7 +55,6 @@ def test_a_person_can_read_it_in_five_minutes() -> None:
     assert len(PROGRAM.read_text(encoding="utf-8").splitlines()) <= 150
 
 
-@pytest.mark.usefixtures("quickly_compiled")
 def test_a_network_of_an_ensemble_is_the_one_that_its_seed_trains_alone(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

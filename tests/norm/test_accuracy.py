@@ -16,6 +16,8 @@ import jaxbn
 from tests.support.compare import Function
 from tests.support.compiled import without_effort
 
+pytestmark = pytest.mark.optimised
+
 LIMIT = 2e-6
 CHANNELS = 3
 NAMES = ("y", "dx", "dgamma", "dbeta")

@@ -13,8 +13,6 @@ import pytest
 import jaxbn
 from tests.support.compare import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 EPSILON = 1e-3
 OFFSETS = [0.0, 1.0, -1e3, 1e6, 1e8]
 

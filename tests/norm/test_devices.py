@@ -14,8 +14,6 @@ from jax.sharding import AxisType, Mesh, PartitionSpec as P
 import jaxbn
 from tests.support.compare import assert_close, cotangents, jitted_pullback, true_pullback
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 BATCH, CHANNELS = 16, 3
 SHAPE = (BATCH, 5, 2, CHANNELS)
 MASKS = {

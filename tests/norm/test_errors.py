@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-import jaxbn
+import jaxbn as typed
+
+jaxbn: Any = typed  # what is passed here is wrong on purpose
 
 X = jnp.ones((5, 6, 4))
 NORMS = {
@@ -133,36 +136,121 @@ def test_running_statistics(call: Callable[..., Any], error: type[Exception], me
         jax.jit(call)(MOMENTS)
 
 
-FUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+def inference(x: jax.Array, *rest: Any, **options: Any) -> jax.Array:
+    return jaxbn.batch_norm_inference(x, jnp.ones(4), jnp.ones(4), *rest, **options)
+
+
+ARRAYS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
-        lambda: jaxbn.batch_norm_relu(X, jnp.ones(3)),
+        lambda x: jaxbn.batch_norm_inference(x, None, None),
+        TypeError,
+        "batch_norm_inference: `mean` is None; it must be an array",
+    ),
+    (lambda x: jaxbn.batch_norm(None), TypeError, "batch_norm: `x` is None; it must be an array"),
+    (
+        lambda x: jaxbn.batch_norm(x[0, 0, 0]),
         ValueError,
-        "batch_norm_relu: `gamma` has shape (3,); it must be (4,)",
+        "batch_norm: `x` has rank 1; it must have at least two axes, batch and channels, or be one example of a batch",
     ),
     (
-        lambda: jaxbn.batch_norm_relu_conv(X, jnp.ones(4), jnp.ones(5), jnp.ones((2, 4, 3))),
+        lambda x: jaxbn.batch_norm_relu(x[0, 0, 0]),
         ValueError,
-        "batch_norm_relu_conv: `beta` has shape (5,); it must be (4,)",
+        "batch_norm_relu: `x` has rank 1; it must have at least two axes",
     ),
     (
-        lambda: jaxbn.batch_norm_relu_conv(X, None, None, jnp.ones((2, 3, 3))),
+        lambda x: inference(x[0, 0, 0, 0]),
         ValueError,
-        "batch_norm_relu_conv: `kernel` has 3 input channels, `x` has 4 with groups=1; kernel.shape[-2] must be 4",
+        "batch_norm_inference: `x` has rank 0; it must have an axis of channels",
     ),
     (
-        lambda: jaxbn.batch_norm_relu_conv(X[:0], None, None, jnp.ones((2, 4, 3))),
-        ValueError,
-        "batch_norm_relu_conv: `x` has shape (0, 6, 4); there must be a channel, and a value of each",
+        lambda x: jaxbn.batch_norm(x.astype(int)),
+        TypeError,
+        "batch_norm: `x` has dtype int64; it must be one of float64",
     ),
     (
-        lambda: jaxbn.batch_norm_relu_conv(X, None, None, jnp.ones((2, 4, 3)), padding="HALF"),
+        lambda x: jaxbn.batch_norm(x.astype(complex)),
+        TypeError,
+        "batch_norm: `x` has dtype complex128; it must be one of float64",
+    ),
+    (lambda x: jaxbn.batch_norm(x, jnp.ones(5)), ValueError, "batch_norm: `gamma` has shape (5,); it must be (4,)"),
+    (
+        lambda x: jaxbn.batch_norm(x, None, jnp.ones((1, 4))),
         ValueError,
-        "batch_norm_relu_conv: `padding` is 'HALF'",
+        "batch_norm: `beta` has shape (1, 4); it must be (4,)",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x, jnp.ones(4, int)),
+        TypeError,
+        "batch_norm: `gamma` has dtype int64; it must be one of float64",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x, axis=4),
+        ValueError,
+        "batch_norm: `axis` is 4, `x` has rank 4; it must be from -4 to 3",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x, axis=-5),
+        ValueError,
+        "batch_norm: `axis` is -5, `x` has rank 4; it must be from -4 to 3",
+    ),
+    (lambda x: jaxbn.batch_norm(x, axis=(0, 1)), TypeError, "batch_norm: `axis` is (0, 1); it must be an int"),
+    (
+        lambda x: jaxbn.batch_norm(x, epsilon=0.0),
+        ValueError,
+        "batch_norm: `epsilon` is 0.0; it must be positive and finite",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x, epsilon=-1e-5),
+        ValueError,
+        "batch_norm: `epsilon` is -1e-05; it must be positive and finite",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x, epsilon=float("nan")),
+        ValueError,
+        "batch_norm: `epsilon` is nan; it must be positive and finite",
+    ),
+    (
+        lambda x: jaxbn.batch_norm(x[:0]),
+        ValueError,
+        "batch_norm: `x` has shape (0, 5, 6, 4); there must be a channel",
+    ),
+    (
+        lambda x: jaxbn.batch_norm_inference(x, jnp.ones(3), jnp.ones(4)),
+        ValueError,
+        "batch_norm_inference: `mean` has shape (3,); it must be (4,)",
+    ),
+    (
+        lambda x: jaxbn.batch_norm_inference(x, jnp.ones(4), jnp.ones(4, int)),
+        TypeError,
+        "batch_norm_inference: `var` has dtype int64; it must be one of float64",
+    ),
+    (
+        lambda x: inference(x, epsilon=0),
+        ValueError,
+        "batch_norm_inference: `epsilon` is 0; it must be positive and finite",
+    ),
+    (
+        lambda x: inference(x, axis=7),
+        ValueError,
+        "batch_norm_inference: `axis` is 7, `x` has rank 4; it must be from -4 to 3",
     ),
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), FUSED, ids=[message for *_, message in FUSED])
-def test_fused_operations(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match="^" + re.escape(message)):
-        call()
+@pytest.mark.parametrize(("call", "error", "message"), ARRAYS, ids=[message for *_, message in ARRAYS])
+def test_arrays_and_axes(call: Callable[..., Any], error: type[Exception], message: str) -> None:
+    for when in (call, jax.jit(call)):
+        with pytest.raises(error, match=re.escape(message)):
+            when(jnp.ones((2, 5, 6, 4)))
+
+
+def test_one_value_a_channel_normalises_to_beta_with_no_gradient() -> None:
+    gamma, beta = jnp.array([2.0, 3.0]), jnp.array([-1.0, 7.0])
+    (y, moments), vjp = jax.vjp(jaxbn.batch_norm, jnp.array([[1e3, -4.0]]), gamma, beta)
+    zero = jaxbn.Moments(*(jnp.zeros(2), jnp.zeros(2)), np.zeros(2, jax.dtypes.float0))
+    dx, dgamma, dbeta = vjp((jnp.array([[5.0, 6.0]]), zero))
+    assert y.tolist() == [beta.tolist()]
+    assert moments.count.tolist() == [1, 1]
+    assert dx.tolist() == [[0.0, 0.0]]
+    assert dgamma.tolist() == [0.0, 0.0]
+    assert dbeta.tolist() == [5.0, 6.0]

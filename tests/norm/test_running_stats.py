@@ -12,8 +12,6 @@ import pytest
 import jaxbn
 from tests.support.compare import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 TORCH = json.loads((Path(__file__).parent / "torch_running_stats.json").read_text())
 CHANNELS_FIRST = ("NCHW", "OIHW", "NCHW")
 

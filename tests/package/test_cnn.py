@@ -11,8 +11,6 @@ import jaxbn
 from jaxbn import cnn
 from tests.support.compare import assert_close
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 CONFIG = cnn.CNNConfig(classes=3, in_channels=2, features=(4, 6), dtype=jnp.float64)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(5, 8, 6, 2)))
 LABELS = jax.nn.one_hot(jnp.array([0, 2, 1, 1, 0]), 3, dtype=jnp.float64)

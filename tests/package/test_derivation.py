@@ -11,8 +11,6 @@ import pytest
 
 from jaxbn import derivation
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 # Input channels, output channels, image, kernel. No two sides agree where a swapped axis could hide.
 CONVOLUTIONS = [
     (1, 1, (5, 5), (3, 3)),

@@ -16,6 +16,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxbn import cnn
 from jaxbn.optim import constrain_beta
 
+pytestmark = pytest.mark.optimised
+
 CHANNELS, K = 1024, 0.7
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": lambda: optax.sgd(0.1),

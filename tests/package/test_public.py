@@ -19,8 +19,6 @@ import pytest
 import jaxbn
 from tests.support.compiled import environment_without_effort
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 MODULES = ["jaxbn", *(module.name for module in pkgutil.walk_packages(jaxbn.__path__, "jaxbn."))]
 FUNCTIONS = [name for name in jaxbn.__all__ if inspect.isfunction(getattr(jaxbn, name))]
 SUBMODULES = [name.removeprefix("jaxbn.") for name in MODULES if re.fullmatch(r"jaxbn\.[a-z]\w*", name)]

@@ -1,6 +1,5 @@
 """On several devices: under `jax.shard_map`, its check on and off, and under a sharded `jit`, both kinds of axes."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,75 +9,23 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
-from tests.support.cases import Case, conv_case, fused_conv_case, norm_case
-from tests.support.compare import Function, assert_close
+from tests.support.cases import Case, norm_case
+from tests.support.compare import assert_close
+from tests.support.meshes import assert_right_under_a_sharded_jit, assert_right_under_shard_map, loss
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-DEVICES = 4
-CASES = [
-    conv_case("conv", 2, ((3, 2), 2, 1), "SAME", (4, 6, 2), None),
-    conv_case("conv_transpose", 2, ((3, 2), 2, 1), "SAME", (3, 5, 1), None),
-    norm_case("batch_norm", (2, 5, 3), -1, (1, 1)),
-    norm_case("batch_norm_inference", (2, 5, 3), -1, (1, 1)),
-    norm_case("batch_norm_relu", (2, 5, 3), -1, (1, 1)),
-    fused_conv_case((2, 5, 6, 4), ((3, 2), (2, 1), 1), 3, (1, 1, 1), padding="SAME"),
-]
-cases = pytest.mark.parametrize("case", CASES, ids=str)
+CASES = [norm_case(name, (2, 5, 3), -1, (1, 1)) for name in ("batch_norm", "batch_norm_inference")]
 
 
-def loss(function: Function, *arrays: jax.Array) -> jax.Array:
-    """Another cotangent for each output, depending on it."""
-    return sum((jnp.sum(jnp.sin(y) * jnp.cos(3 * y)) for y in function(*arrays)), jnp.zeros(()))
-
-
-def spread(case: Case) -> list[jax.Array]:
-    """The case's arrays with a batch for every device."""
-    (x, *_), rest = case.arrays(), case.arrays()[1:]
-    return [jnp.concatenate([x + 0.3 * device for device in range(DEVICES)]), *rest]
-
-
-def by_parts(function: Function, *arrays: jax.Array) -> jax.Array:
-    """What shard_map computes: each device's part on its own, so that batch statistics are the part's."""
-    x, *rest = arrays
-    return sum((loss(function, part, *rest) for part in jnp.split(x, DEVICES)), jnp.zeros(()))
-
-
-@cases
 @pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_shard_map(case: Case, check: bool) -> None:
-    arrays = spread(case)
-    mesh = jax.make_mesh((DEVICES,), ("data",), devices=jax.devices("cpu")[:DEVICES])
-    specs = (P("data"), *(P() for _ in arrays[1:]))
-
-    @partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check)
-    def total(*arrays: jax.Array) -> jax.Array:
-        return jax.lax.psum(loss(case.function(jaxbn), *arrays), "data")
-
-    everything = tuple(range(len(arrays)))
-    placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
-    got = jax.tree.map(np.asarray, jax.jit(jax.grad(total, everything))(*placed))
-    want = jax.jit(jax.grad(partial(by_parts, case.function(jaxbn.reference)), everything))(*arrays)
-    assert_close(got, want, 1e-11, case.names)
+    assert_right_under_shard_map(case, check)
 
 
-@cases
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_sharded_jit(case: Case, kind: AxisType) -> None:
-    """The whole batch's statistics, as if there were one device; nothing has to be named."""
-    arrays = spread(case)
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,), devices=jax.devices("cpu")[:DEVICES])
-    specs = (P("data"), *(P() for _ in arrays[1:]))
-    everything = tuple(range(len(arrays)))
-
-    def gradients(function: Function) -> Any:
-        return jax.jit(jax.grad(partial(loss, function), everything))
-
-    want = gradients(case.function(jaxbn.reference))(*arrays)
-    with jax.set_mesh(mesh):
-        placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
-        got = gradients(case.function(jaxbn))(*placed)
-    assert_close(jax.tree.map(np.asarray, got), want, 1e-11, case.names)
+    assert_right_under_a_sharded_jit(case, kind)
 
 
 @pytest.mark.parametrize("spec", [P(None, None, "a"), P("a", None, "b"), P(("a", "b"), None, None)], ids=str)

@@ -1,0 +1,19 @@
+"""Value and gradients equal autodiff of the unmodified forward, in float64, on the whole table."""
+
+import pytest
+
+from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
+from tests.support.cases import Case
+from tests.support.gradients import assert_gradients_are_autodiffs
+
+
+@pytest.mark.parametrize("case", [*CONV_CASES, *CONV_TRANSPOSE_CASES], ids=str)
+def test_value_and_gradients(case: Case) -> None:
+    assert_gradients_are_autodiffs(case)
+
+
+def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
+    assert len(CONV_CASES) >= 120
+    assert len(CONV_TRANSPOSE_CASES) >= 60
+    cases = [*CONV_CASES, *CONV_TRANSPOSE_CASES]
+    assert len({str(case) for case in cases}) == len(cases)
