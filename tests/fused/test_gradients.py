@@ -1,15 +1,17 @@
 """Value and gradients equal autodiff of the unmodified forward, in float64, on the whole table."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.fused.cases import FUSED_CASES
 from tests.support.cases import Case
-from tests.support.gradients import assert_gradients_are_autodiffs
+from tests.support.gradients import assert_gradients_are_autodiffs, together
 
 
-@pytest.mark.parametrize("case", FUSED_CASES, ids=str)
-def test_value_and_gradients(case: Case) -> None:
-    assert_gradients_are_autodiffs(case)
+@pytest.mark.parametrize("cases", together(FUSED_CASES), ids=lambda cases: f"from {cases[0]}")
+def test_value_and_gradients(cases: Sequence[Case]) -> None:
+    assert_gradients_are_autodiffs(cases)
 
 
 def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
