@@ -1,16 +1,15 @@
 """`check_custom_vjp` on rules with one mistake each: that it is found, and what the guess at the cause says."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.core import Tracer
 
-from jaxbn.testing import Failure, VjpReport, check_custom_vjp
+from jaxbn.testing import check_custom_vjp
+from tests.checker.failures import failures, one_argument, with_argument
 from tests.support.layers import BATCH_NORM, LAYERS, with_rule
 
 
@@ -45,15 +44,6 @@ def batch_norm_with(backward: Backward) -> Any:
         return backward(parts)
 
     return with_rule(BATCH_NORM.forward, BATCH_NORM.fwd, bwd)
-
-
-def failures(rule: Any, reference: Any, *args: Any, **options: Any) -> list[Failure]:
-    options = {"transforms": (), **options}
-    return list(check_custom_vjp(rule, reference, *args, raise_on_failure=False, **options).failures)
-
-
-def with_argument(found: list[Failure], argument: str | None) -> list[Failure]:
-    return [failure for failure in found if failure.argument == argument and failure.check in ("gradient", "raises")]
 
 
 BATCH_NORM_MISTAKES: dict[str, tuple[Backward, str | None, str]] = {
@@ -145,36 +135,6 @@ def test_an_output_whose_cotangent_is_ignored() -> None:
     assert failure.cause == "ignored: the cotangent of output[1] does not come back"
 
 
-def one_argument(bwd: Any, forward: Any = jnp.sin) -> Any:
-    def function(x: jax.Array) -> jax.Array:
-        return forward(x)
-
-    return with_rule(function, lambda x: (forward(x), x), bwd), function
-
-
-def test_cotangents_of_another_dtype() -> None:
-    rule, plain = one_argument(lambda x, dy: ((jnp.cos(x) * dy).astype(jnp.float64),))
-    (failure,) = failures(rule, plain, jnp.arange(3, dtype=jnp.float32))
-    assert (failure.check, "has dtype float64; it must be float32" in failure.message) == ("structure", True)
-
-
-def test_cotangents_that_are_no_arrays() -> None:
-    rule, plain = one_argument(lambda x, dy: (2.0,), lambda x: x * 2)
-    found = failures(rule, plain, jnp.asarray(1.5), cotangents="constant")
-    assert any("is a float, no array" in failure.message for failure in found)
-
-
-def test_one_leaf_copied_over_a_subtree() -> None:
-    """JAX takes the one cotangent for each array of the dictionary, without a word."""
-
-    def plain(params: Any) -> jax.Array:
-        return 2 * params["a"] + 3 * params["b"]
-
-    rule = with_rule(plain, lambda params: (plain(params), None), lambda _, dy: (2 * dy,))
-    (failure,) = failures(rule, plain, {"a": jnp.arange(3.0), "b": jnp.arange(3.0)})
-    assert failure.argument == "params['b']"
-
-
 def test_many_outputs_and_no_guess() -> None:
     """There are a million ways to ignore some of twenty."""
 
@@ -187,12 +147,6 @@ def test_many_outputs_and_no_guess() -> None:
     rule = with_rule(outputs, lambda x: (outputs(x), x), bwd)
     (failure,) = with_argument(failures(rule, outputs, jnp.arange(1.0, 4.0), cotangents="gaussian"), "x")
     assert failure.cause is None
-
-
-def test_weak_types() -> None:
-    rule, plain = one_argument(lambda x, dy: (jnp.asarray(2.0) * 1.0,), lambda x: x * 2)
-    found = failures(rule, plain, jnp.asarray(1.5, jnp.float32).astype(jnp.float64), cotangents="constant")
-    assert any("weak_type=True; it must be its primal's, False" in failure.message for failure in found)
 
 
 def test_zero_must_give_zero_and_the_rule_must_be_linear() -> None:
@@ -215,61 +169,6 @@ def test_a_rule_that_loses_small_cotangents() -> None:
     rule, plain = one_argument(lambda x, dy: (jnp.cos(x) * jnp.where(jnp.abs(dy) > 1e-9, dy, 0),))
     (failure,) = failures(rule, plain, jnp.arange(1.0, 5.0, dtype=jnp.float32), cotangents=("gaussian", "linearity"))
     assert (failure.check, failure.cotangent) == ("linearity", "2^-64 u")
-
-
-def impure(kept: dict[str, Any], forget: bool) -> Any:
-    """Its forward pass leaves ``x`` for the backward pass beside the residuals: the last one, or the first."""
-
-    def fwd(x: jax.Array) -> Any:
-        if forget or "x" not in kept:
-            kept["x"] = x
-        return jnp.sin(x), None
-
-    return with_rule(jnp.sin, fwd, lambda _, dy: (jnp.cos(kept["x"]) * dy,))
-
-
-@pytest.mark.parametrize("forget", [True, False])
-def test_a_rule_that_keeps_something_outside_of_its_residuals(forget: bool) -> None:
-    (failure,) = failures(impure({}, forget), jnp.sin, jnp.arange(1.0, 5.0))
-    assert failure.check == ("purity" if forget else "raises")
-    assert "is not a pure function" in (failure.cause or "")
-
-
-def test_a_traced_value_that_leaks() -> None:
-    found = failures(impure({}, True), jnp.sin, jnp.arange(1.0, 5.0), transforms="checkpoint")
-    assert [(each.check, each.transformation) for each in found] == [("purity", None), ("purity", "checkpoint")]
-    assert "checkpoint raises UnexpectedTracerError" in found[1].message
-
-
-def test_a_rule_that_changes_with_the_number_of_traces() -> None:
-    traces = []
-
-    def bwd(x: jax.Array, dy: jax.Array) -> Any:
-        traces.append(None)
-        return (jnp.cos(x) * dy * (1.0 if len(traces) < before else 2.0),)
-
-    before = 10**6
-    rule, plain = one_argument(bwd)
-    assert not failures(rule, plain, jnp.arange(1.0, 5.0))
-    before, traces = len(traces), []  # all but the last trace are right
-    (failure,) = failures(rule, plain, jnp.arange(1.0, 5.0))
-    assert failure.check == "purity"
-
-
-def test_a_trace_that_is_wrong_after_many_right_ones() -> None:
-    """The transformation that it happens to meet is not the cause."""
-    traces = []
-
-    def bwd(x: jax.Array, dy: jax.Array) -> Any:
-        traces.append(None)
-        return (jnp.cos(x) * dy * (1.0 if len(traces) <= right else 2.0),)
-
-    right = 10**6
-    rule, plain = one_argument(bwd)
-    assert not failures(rule, plain, jnp.arange(1.0, 5.0))
-    right, traces = len(traces), []  # wrong after the checks without transformations
-    found = failures(rule, plain, jnp.arange(1.0, 5.0), transforms="scan")
-    assert [(each.check, each.transformation) for each in found] == [("gradient", "scan"), ("purity", None)]
 
 
 def test_another_value_under_differentiation() -> None:
@@ -303,98 +202,3 @@ def test_a_nan_that_spreads() -> None:
     found = failures(layer._replace(bwd=bwd).rule, layer.forward, *layer.arrays(0, jnp.float32))
     assert {failure.check for failure in found} == {"isolation"}
     assert "a NaN in `x`, at 0 of axis 0, reaches [1, 2, 3, 4] of axis 0 in the cotangent of `x`" in found[0].message
-
-
-def test_two_runs_that_differ() -> None:
-    calls = iter(range(10**6))
-
-    def slightly_off(dy: Any) -> Any:
-        return np.asarray(dy) * (1 + next(calls) % 2 * 2e-16)
-
-    def bwd(x: jax.Array, dy: jax.Array) -> Any:
-        return (jax.pure_callback(slightly_off, jax.ShapeDtypeStruct(dy.shape, dy.dtype), jnp.cos(x) * dy),)
-
-    rule, plain = one_argument(bwd)
-    found = failures(rule, plain, jnp.arange(1.0, 30.0))
-    assert {failure.check for failure in found} == {"determinism"}
-
-
-# -------------------------------------------------------------------------------------------------- transformations
-
-
-def under(name: str, rule: Any, plain: Any, *args: Any) -> VjpReport:
-    return check_custom_vjp(rule, plain, *args, raise_on_failure=False, transforms=name)
-
-
-def test_a_rule_that_is_wrong_under_vmap_alone() -> None:
-    @jax.custom_batching.custom_vmap
-    def product(a: jax.Array, b: jax.Array) -> jax.Array:
-        return a * b
-
-    @product.def_vmap
-    def batched(size: int, which: Any, a: jax.Array, b: jax.Array) -> Any:
-        a, b = (
-            each if is_batched else jnp.broadcast_to(each, (size, *each.shape))
-            for each, is_batched in zip((a, b), which, strict=True)
-        )
-        return a[::-1] * b, True
-
-    rule, plain = one_argument(lambda x, dy: (product(jnp.cos(x), dy),))
-    report = under("vmap", rule, plain, jnp.arange(1.0, 5.0))
-    (failure,) = report.failures
-    assert failure.transformation == "vmap over `x`"
-    assert failure.cause == "only under vmap over `x`: without it the gradient is right"
-    assert failure.reproduce == "check_custom_vjp(fn, reference, *args, transforms='vmap', seed=0)"
-
-
-@pytest.mark.parametrize("name", ["jit", "scan", "checkpoint", "vmap of the pullback"])
-def test_a_rule_that_tells_compiled_from_eager(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is wrong where its residuals are values, or where they are not, or once the transformation was called."""
-    called = []
-    for module, transformation in ((jax.lax, "scan"), (jax, "checkpoint")):
-        original = getattr(module, transformation)
-        monkeypatch.setattr(module, transformation, lambda *args, of=original: called.append(None) or of(*args))
-
-    def bwd(x: jax.Array, dy: jax.Array, *, wrong: Callable[[Any, Any], bool]) -> Any:
-        return (jnp.cos(x) * dy * (2.0 if wrong(x, dy) else 1.0),)
-
-    wrong = {
-        "jit": lambda x, dy: not isinstance(dy, Tracer),
-        "vmap of the pullback": lambda x, dy: isinstance(dy, Tracer) and not isinstance(x, Tracer),
-        "scan": lambda x, dy: bool(called),
-        "checkpoint": lambda x, dy: bool(called),
-    }[name]
-    rule, plain = one_argument(partial(bwd, wrong=wrong))
-    report = under(name, rule, plain, jnp.arange(1.0, 5.0))
-    wrong_under = {failure.transformation for failure in report.failures if failure.check == "gradient"}
-    assert wrong_under in ({name}, {"jit (not compiled)"})
-
-
-@pytest.mark.parametrize("name", ["grad of grad", "jvp of grad"])
-def test_a_rule_that_is_no_function_to_differentiate(name: str) -> None:
-    rule, plain = one_argument(lambda x, dy: (jnp.cos(jax.lax.stop_gradient(x)) * dy,))
-    report = under(name, rule, plain, jnp.arange(1.0, 5.0))
-    (failure,) = report.failures
-    assert (failure.check, failure.transformation) == ("second derivative", name)
-
-
-def test_what_is_not_supported_fails_only_where_it_is_named() -> None:
-    rule, plain = one_argument(lambda x, dy: (jnp.cos(x) * dy,))
-    x = jnp.arange(1.0, 5.0)
-    report = check_custom_vjp(rule, plain, x, order=1)
-    assert any(what == "jvp" and "can't apply forward-mode autodiff" in why for what, why in report.unchecked)
-    (failure,) = under("jvp", rule, plain, x).failures
-    assert "can't apply forward-mode autodiff" in failure.message
-
-
-def test_forward_mode_that_is_wrong() -> None:
-    @jax.custom_jvp
-    def sine(x: jax.Array) -> jax.Array:
-        return jnp.sin(x)
-
-    @sine.defjvp
-    def rule(primals: Any, tangents: Any) -> Any:
-        return jnp.sin(primals[0]), -jnp.cos(primals[0]) * tangents[0]
-
-    found = under("jvp", sine, jnp.sin, jnp.arange(1.0, 5.0)).failures
-    assert {failure.check for failure in found} == {"gradient", "directional derivative"}
