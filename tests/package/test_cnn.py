@@ -1,5 +1,6 @@
 """The small CNN: what it computes, what it keeps, and its gradients against the same network on the references."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,13 +27,17 @@ def loss(params: cnn.Params, state: cnn.State) -> tuple[jax.Array, cnn.State]:
     return -jnp.mean(jax.nn.log_softmax(logits) * LABELS), state
 
 
+def value_and_gradients() -> Any:
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
 def test_gradients_equal_autodiff_of_the_same_network_on_the_references(
     network: tuple[cnn.Params, cnn.State], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    got = jax.value_and_grad(loss, has_aux=True)(*network)
+    got = value_and_gradients()(*network)
     for operation in ("conv", "batch_norm_relu"):
         monkeypatch.setattr(cnn, operation, getattr(jaxbn.reference, operation))
-    assert_close(got, jax.value_and_grad(loss, has_aux=True)(*network), 1e-11)
+    assert_close(got, value_and_gradients()(*network), 1e-11)
 
 
 def test_training_updates_the_running_statistics_and_inference_uses_them(network: tuple[cnn.Params, cnn.State]) -> None:
@@ -81,13 +86,15 @@ def test_an_ensemble_is_a_vmap_of_networks() -> None:
     keys = jax.random.split(jax.random.key(1), 3)
     params, states = jax.vmap(lambda key: cnn.init(key, CONFIG))(keys)
     got = jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True)))(params, states)
+    alone = value_and_gradients()
     for member, key in enumerate(keys):
-        want = jax.value_and_grad(loss, has_aux=True)(*cnn.init(key, CONFIG))
+        want = alone(*cnn.init(key, CONFIG))
         assert_close(jax.tree.map(lambda leaf, i=member: leaf[i], got), want, 1e-11)
 
 
 def test_half_precision_parameters_train_in_half_precision_with_float32_statistics() -> None:
     params, state = cnn.init(jax.random.key(0), cnn.CNNConfig(classes=3, in_channels=2, dtype=jnp.bfloat16))
-    logits, after = cnn.apply(params, state, IMAGES.astype(jnp.bfloat16), train=True)
+    apply = jax.jit(partial(cnn.apply, train=True))
+    logits, after = apply(params, state, IMAGES.astype(jnp.bfloat16))
     assert logits.dtype == jnp.bfloat16
     assert all((each.mean.dtype, each.var.dtype) == (jnp.float32, jnp.float32) for each in after)
