@@ -28,7 +28,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             stack.enter_context(compiled_without_effort())
         stack.enter_context(compiled_in(tmp_path_factory.getbasetemp() / "compiled"))
         yield
-    compare.jitted_pullback.cache_clear()
-    compare.true_pullback.cache_clear()
+    for cached in (compare.jitted, compare.jitted_pullback, compare.true_pullback):
+        cached.cache_clear()
     jax.clear_caches()
     gc.collect()

@@ -24,7 +24,8 @@ NORMS = {
     ),
 }
 NOT_AN_INT: Any = 2.5
-RUNNING, MOMENTS = jaxbn.init_running_stats(4), jaxbn.batch_norm(X)[1]
+RUNNING = jaxbn.init_running_stats(4)
+MOMENTS = jaxbn.Moments(jnp.ones(4), jnp.ones(4), jnp.full(4, 30, jnp.int32))
 
 OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"where": jnp.ones((5, 6, 4))}, TypeError, "`where` has dtype float64; it must be bool, True for what counts"),

@@ -32,6 +32,12 @@ def jitted_pullback(function: Function) -> Function:
 
 
 @cache
+def jitted(function: Function) -> Function:
+    """The same one for the same function, so that it is traced once for each type of its arguments."""
+    return jax.jit(function)
+
+
+@cache
 def true_pullback(function: Function) -> Function:
     """Of what is compared with, in float64: how well it is compiled is not asked."""
     return jax.jit(partial(pullback, function), compiler_options=without_effort())

@@ -20,14 +20,13 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxbn
 from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.support.cases import Case, call
-from tests.support.compare import Function
+from tests.support.compare import jitted
 
 
 class Mutant(NamedTuple):
@@ -123,16 +122,10 @@ def _code_of(path: str) -> CodeType:
     return compile(Path(path).read_text(), path, "exec")
 
 
-@cache
-def _compiled_reference(function: Function) -> Function:
-    """Compiled, so that it is traced for the first of a case's mutants alone."""
-    return jax.jit(function)
-
-
 def check(package: ModuleType, mutant: Mutant) -> VjpReport:
     case = mutant.case
     rule = partial(call, case, getattr(package, case.operation))
-    reference = _compiled_reference(case.plain.function(jaxbn.reference))
+    reference = jitted(case.plain.function(jaxbn.reference))
     arrays = case.arrays(dtype=mutant.dtype)
     families = ("gaussian", "constant", "each output alone")
     return check_custom_vjp(
