@@ -1,11 +1,14 @@
-"""The tests run in float64, without JAX's silent promotions, on eight devices."""
+"""The tests run in float64, without JAX's silent promotions, on eight devices, and compile quickly."""
 
+import gc
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import jax
 import pytest
 
-from tests.compiled import compiled_in, compiled_without_effort
+from tests.support import compare
+from tests.support.compiled import compiled_in, compiled_without_effort
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -13,19 +16,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
 
-@pytest.fixture(scope="module")
-def quickly_compiled() -> Iterator[None]:
-    """For modules that compile much and compute little; what asks for the last digits is compiled as a user does."""
-    with compiled_without_effort():
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile quickly unless the module is marked `optimised`, look up what was compiled before, and drop it all after.
 
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For modules that compile the same programs again, as those that check many rules by one reference.
-
-    The directory is this process's, for all its modules: JAX writes into a file's place, so that another process could
-    read half of one.
+    The directory belongs to this process: JAX does not write its files atomically, so that another process could read
+    half of one.
     """
-    with compiled_in(tmp_path_factory.getbasetemp() / "compiled"):
+    with ExitStack() as stack:
+        if not request.node.get_closest_marker("optimised"):
+            stack.enter_context(compiled_without_effort())
+        stack.enter_context(compiled_in(tmp_path_factory.getbasetemp() / "compiled"))
         yield
+    for cached in (compare.jitted, compare.jitted_pullback, compare.true_pullback):
+        cached.cache_clear()
+    jax.clear_caches()
+    gc.collect()

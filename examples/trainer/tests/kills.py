@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from examples.trainer import train
 from examples.trainer.training import load_checkpoint
-from tests.compiled import compiled_in
+from tests.support.compiled import compiled_in
 
 OPTIONS = ["--epochs", "3", "--batch-size", "4", "--save-every", "4", "--features", "4"]
 BETWEEN = 4  # so many steps, at most, from a save to the next: of 18 steps 4, 6, 8, 12, 16 and 18 are saved

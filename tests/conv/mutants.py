@@ -1,0 +1,401 @@
+"""Mutants of the convolution rules, of the maps' algorithms and of what they are made of."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from tests.support.cases import Case
+from tests.support.mutants import Mutant
+
+
+def conv(x: Any, kernel: Any, *, operation: str = "conv", **options: Any) -> Case:
+    features = kernel[-2] * options.get("groups", 1) if operation == "conv_transpose" else kernel[-1]
+    return Case(operation, {"x": x, "kernel": kernel, "bias": (features,)}, options)
+
+
+SAME = {"padding": "SAME"}
+# As many channels in as out, a square window and a square image: what is transposed still fits.
+SQUARE = conv((4, 5, 5, 3), (3, 3, 3, 3), **SAME)
+PLAIN = conv((5, 4, 6, 2), (3, 2, 2, 4))
+FLIPPED = conv((2, 5, 5, 3), (3, 3, 3, 3), flip_kernel=True)
+# Three outputs along each axis whichever of stride and dilation is which.
+STRIDE_AND_DILATION = conv((2, 7, 7, 2), (3, 3, 2, 3), stride=(1, 2), dilation=(2, 1))
+# The last row is in no window.
+LEFT_OVER = conv((2, 6, 5, 3), (3, 2, 3, 4), stride=(2, 1))
+# A cube of one shape with its kernel.
+CUBE = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME)
+SEVERAL_GROUPS = conv((2, 5, 4, 10), (3, 2, 5, 10), groups=2)
+DEPTHWISE = conv((2, 9, 7, 3), (3, 2, 1, 3), groups=3, dilation=(2, 1))
+DENSE_GROUPS = conv((2, 5, 4, 6), (3, 2, 3, 8), groups=2, algorithm="dense")
+POINTWISE = conv((2, 5, 4, 3), (1, 1, 3, 4))
+PATCHES = conv((2, 9, 9, 3), (2, 2, 3, 4), stride=3)
+PHASES = conv((1, 7, 6, 3), (3, 3, 3, 2), stride=2, padding=1, algorithm="strided")
+CHANNELS_FIRST = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME, dimension_numbers=("NCHW", "OIHW", "NCHW"))
+TRANSPOSED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", stride=2)
+TRANSPOSED_FLIPPED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", flip_kernel=True)
+
+DX = "    dx = input_gradient(*how, *like_operand(dy, kernel)).astype(x.dtype)\n"
+DKERNEL = "    dkernel = kernel_gradient(*how, *like_operand(dy, x)[::-1]).astype(kernel.dtype)\n"
+DBIAS = "channel_sum(dy).astype(bias.dtype)"
+RESIDUALS = "_plus_bias(y, bias)), ConvResiduals(x, kernel, bias)\n\n\ndef conv_bwd("
+OPERANDS = (
+    "    x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)\n"
+    "    dx = input_gradient("
+)
+RESULTS = "    return layout.restore_x(dx), layout.restore_kernel(dkernel, flip=flip), dbias\n\n\n_conv.defvjp"
+DX_T = "    dx = convolve(*how, *like_operand(dy, kernel)).astype(x.dtype)\n"
+DKERNEL_T = "    dkernel = kernel_gradient(*how, *like_operand(dy, x)).astype(kernel.dtype)\n"
+OPERANDS_T = OPERANDS.replace("input_gradient", "convolve")
+RESULTS_T = RESULTS.replace("_conv.", "_conv_transpose.")
+
+
+def of_rule(name: str, old: str, new: str, case: Case = PLAIN, cause: str | None = None, **more: Any) -> Mutant:
+    return Mutant(name, "_conv.rules", old, new, case, cause, **more)
+
+
+def after(line: str, change: str) -> tuple[str, str]:
+    """The line, and the line with another after it."""
+    return line, line + f"    {change}\n"
+
+
+def of_bfloat16(line: str) -> str:
+    """The line with both operands in bfloat16, in which it is summed then."""
+    return line.replace(").astype", ")).astype").replace("*like", "*(each.astype('bfloat16') for each in like")
+
+
+SIGN, FACTOR, ZERO = "the sign: got is", "a constant factor: got is ", "zero: nothing comes back"
+
+CONVOLUTION = [
+    # Signs and factors.
+    of_rule("dx: sign", *after(DX, "dx = -dx"), cause=SIGN),
+    of_rule("dkernel: sign", *after(DKERNEL, "dkernel = -dkernel"), cause=SIGN),
+    of_rule("dbias: sign", DBIAS, f"-{DBIAS}", cause=SIGN),
+    of_rule("dx: zero", *after(DX, "dx = 0 * dx"), cause=ZERO),
+    of_rule("dkernel: zero", *after(DKERNEL, "dkernel = 0 * dkernel"), cause=ZERO),
+    of_rule("dbias: forgotten", f"None if bias is None else {DBIAS}", "None", cause=ZERO),
+    of_rule("dkernel: twice", *after(DKERNEL, "dkernel = 2 * dkernel"), cause=FACTOR + "2 (2"),
+    of_rule("dkernel: mean over the batch", *after(DKERNEL, "dkernel = dkernel / len(x)"), cause="1/m with m = 5"),
+    of_rule("dkernel: m−1", *after(DKERNEL, "dkernel = dkernel / (len(x) - 1)"), cause="1/(m−1) with m = 5"),
+    of_rule("dkernel: unbiased", *after(DKERNEL, "dkernel *= len(x) / (len(x) - 1)"), cause="m/(m−1) with m = 5"),
+    of_rule(
+        "dbias: mean",
+        DBIAS,
+        DBIAS.replace(".as", " / (dy.size // dy.shape[-1])).as").replace("ch", "(ch"),
+        cause="1/m with m = 50",
+    ),
+    of_rule(
+        "dx: by the number of groups", *after(DX, "dx = dx * config.geometry.groups"), SEVERAL_GROUPS, FACTOR + "2"
+    ),
+    # Sums.
+    of_rule("dbias: the first image alone", DBIAS, DBIAS.replace("dy", "dy[:1]"), cause="missing sum over axis 0"),
+    of_rule(
+        "dkernel: the first image alone",
+        DKERNEL,
+        DKERNEL.replace("(dy, x)", "(dy[:1], x[:1])"),
+        cause="missing sum over axis 0",
+    ),
+    of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("(dy, x)", "(dy[:-1], x[:-1])")),
+    of_rule("dbias: not summed", DBIAS, "dy", cause="a missing sum over a broadcast axis"),
+    of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy, 1"), CUBE, "axes 1 and 3 are exchanged"),
+    Mutant("dbias: mean over an axis", "_channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
+    # Flips and transpositions.
+    of_rule("dx: kernel not flipped", OPERANDS, OPERANDS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
+    of_rule("dkernel: not flipped back", RESULTS, RESULTS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
+    of_rule(
+        "dx: in and out swapped",
+        DX,
+        DX.replace("kernel)", "kernel.swapaxes(-1, -2))"),
+        SQUARE,
+        "transposed: axes 2 and 3",
+    ),
+    of_rule(
+        "dx: height and width of the kernel swapped",
+        DX,
+        DX.replace("kernel)", "kernel.swapaxes(0, 1))"),
+        SQUARE,
+        "transposed: axes 0 and 1",
+    ),
+    of_rule(
+        "dkernel: height and width swapped",
+        *after(DKERNEL, "dkernel = dkernel.swapaxes(0, 1)"),
+        SQUARE,
+        "transposed: axes 0 and 1",
+    ),
+    of_rule(
+        "dkernel: in and out swapped",
+        *after(DKERNEL, "dkernel = dkernel.swapaxes(2, 3)"),
+        SQUARE,
+        "transposed: axes 2 and 3",
+    ),
+    of_rule("dx: height and width swapped", *after(DX, "dx = dx.swapaxes(1, 2)"), SQUARE, "transposed: axes 1 and 2"),
+    of_rule("dx: flipped", *after(DX, "dx = dx[:, ::-1]"), cause="flipped along axis 1"),
+    of_rule("dx and dkernel swapped", RESULTS, "    return dkernel, dx, dbias\n\n\n_conv.defvjp", CUBE, "swapped"),
+    Mutant(
+        "adjoint kernel not rotated",
+        "_conv.algorithms.dense",
+        "jnp.flip(kernel, axis=range(len(window)))",
+        "kernel",
+        PLAIN,
+        "flipped along axes 0 and 1",
+    ),
+    Mutant(
+        "adjoint kernel: rotated along one axis",
+        "_conv.algorithms.dense",
+        "range(len(window)))",
+        "0)",
+        PLAIN,
+        "flipped along axis 1",
+    ),
+    Mutant(
+        "adjoint kernel: order of groups",
+        "_conv.algorithms.dense",
+        "groups, channels_out // groups)\n    return",
+        "channels_out // groups, groups)\n    return",
+        DENSE_GROUPS,
+    ),
+    Mutant(
+        "dkernel: axes of the window",
+        "_conv.algorithms.dense",
+        "return jnp.moveaxis(dkernel, 0, -2)",
+        "return jnp.swapaxes(dkernel, 0, -2)",
+        SQUARE,
+        "transposed: axes 0 and 1",
+    ),
+    Mutant(
+        "layout of dkernel: flipped along one axis",
+        "_conv.layout",
+        "jnp.flip(kernel, axis=range(kernel.ndim - 2)) if flip else kernel\n        return",
+        "jnp.flip(kernel, axis=1) if flip else kernel\n        return",
+        FLIPPED,
+        "flipped along axis 0",
+    ),
+    Mutant("layout of dx: not the inverse", "_conv.layout", "np.argsort(self.x)", "self.x", CHANNELS_FIRST),
+    # Windows.
+    Mutant(
+        "dx: padding one off below",
+        "_conv.geometry",
+        "(extent - 1 - low, size + low - spread)",
+        "(extent - low, size + low - spread - 1)",
+        PLAIN,
+        "shifted by 1",
+    ),
+    Mutant(
+        "dx: padding one off above",
+        "_conv.geometry",
+        "(extent - 1 - low, size + low - spread)",
+        "(extent - 2 - low, size + low - spread + 1)",
+        PLAIN,
+        "shifted by -1",
+    ),
+    Mutant(
+        "dkernel: padding one off below",
+        "_conv.geometry",
+        "(low, extent - 1 + spread - size - low)",
+        "(low + 1, extent - 2 + spread - size - low)",
+        SQUARE,
+        "shifted by 1",
+    ),
+    Mutant(
+        "dkernel: padding one off above",
+        "_conv.geometry",
+        "(low, extent - 1 + spread - size - low)",
+        "(low - 1, extent + spread - size - low)",
+        SQUARE,
+        "shifted by -1",
+    ),
+    Mutant(
+        "dkernel: stride with dilation",
+        "_conv.algorithms.dense",
+        "window_strides=geometry.dilation,\n        padding=padding,\n"
+        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.stride",
+        "window_strides=geometry.stride,\n        padding=padding,\n"
+        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.dilation",
+        STRIDE_AND_DILATION,
+    ),
+    of_rule(
+        "dx: last row dropped",
+        *after(
+            DX,
+            "dx = dx * (1 - 1 * (lax.iota(int, dx.shape[1]) == dx.shape[1] - 1).astype(dx.dtype))[None, :, None, None]",
+        ),
+        cause="it is zero at [3] of the 4 indices of axis 1",
+    ),
+    of_rule("dx: rows that the stride leaves over dropped", *after(DX, "dx = dx[:, :-1]"), LEFT_OVER, "rows"),
+    # Algorithms.
+    Mutant(
+        "patches: dx shifted",
+        "_conv.algorithms.patches",
+        "(-low, size + low - output * stride, 0)",
+        "(-low - 1, size + low - output * stride + 1, 0)",
+        PATCHES,
+        "shifted by -1",
+    ),
+    Mutant(
+        "patches: taps at the cell's end",
+        "_conv.algorithms.patches",
+        "(0, stride - extent, dilation - 1)",
+        "(stride - extent, 0, dilation - 1)",
+        PATCHES,
+        "shifted by 1",
+    ),
+    Mutant(
+        "pointwise: dkernel from dy reversed",
+        "_conv.algorithms.patches",
+        "lax.dot_general(_patches(geometry, x), _rows(dy)",
+        "lax.dot_general(_patches(geometry, x), _rows(dy)[::-1]",
+        POINTWISE,
+        "flipped along",
+    ),
+    Mutant(
+        "depthwise: dkernel without dilation",
+        "_conv.algorithms.depthwise",
+        "tap[0] * geometry.dilation[0]\n",
+        "tap[0]\n",
+        DEPTHWISE,
+    ),
+    Mutant(
+        "depthwise: dkernel without the first row",
+        "_conv.algorithms.depthwise",
+        "lax.fori_loop(0,",
+        "lax.fori_loop(1,",
+        DEPTHWISE,
+    ),
+    Mutant(
+        "depthwise: dkernel without the last row",
+        "_conv.algorithms.depthwise",
+        "geometry.output[0], add_row",
+        "geometry.output[0] - 1, add_row",
+        DEPTHWISE,
+    ),
+    Mutant(
+        "depthwise: dkernel summed in float16",
+        "_conv.algorithms.depthwise",
+        "geometry.groups))\n    cotangents = _channels_first(dy.astype(dtype)",
+        "geometry.groups))\n    images = images.astype('float16').astype(dtype)\n"
+        "    cotangents = _channels_first(dy.astype(dtype)",
+        DEPTHWISE,
+        "float16",
+    ),
+    Mutant(
+        "groups: dkernel of x's channels reversed",
+        "_conv.algorithms.grouped",
+        '"kernel_gradient", geometry, arithmetic, x, dy',
+        '"kernel_gradient", geometry, arithmetic, x[..., ::-1], dy',
+        SEVERAL_GROUPS,
+        "flipped along axis 3",
+    ),
+    Mutant(
+        "groups: dx of dy's channels reversed",
+        "_conv.algorithms.grouped",
+        '"input_gradient", geometry, arithmetic, dy',
+        '"input_gradient", geometry, arithmetic, dy[..., ::-1]',
+        SEVERAL_GROUPS,
+        "flipped along axis 3",
+    ),
+    Mutant(
+        "groups: dx of the next group's kernel",
+        "_conv.algorithms.grouped",
+        "arithmetic, dy, kernel)",
+        "arithmetic, dy, jnp.roll(kernel, 5, -1))",
+        SEVERAL_GROUPS,
+    ),
+    Mutant(
+        "strided: phases in another order",
+        "_conv.algorithms.strided",
+        "jnp.stack(images,",
+        "jnp.stack(images[::-1],",
+        PHASES,
+    ),
+    Mutant(
+        "strided: a phase's padding",
+        "_conv.algorithms.strided",
+        "- first * dilation) // stride, d",
+        "- first * dilation) // stride + remainder, d",
+        PHASES,
+    ),
+    # Precision and dtypes.
+    of_rule(
+        "residual x in bfloat16",
+        RESIDUALS,
+        RESIDUALS.replace("(x,", "(x.astype('bfloat16').astype(x.dtype),"),
+        cause="bfloat16",
+    ),
+    of_rule(
+        "residual kernel in bfloat16",
+        RESIDUALS,
+        RESIDUALS.replace("x, kernel,", "x, kernel.astype('bfloat16').astype(x.dtype),"),
+        cause="bfloat16",
+    ),
+    of_rule(
+        "dkernel in float16", *after(DKERNEL, "dkernel = dkernel.astype('float16').astype(x.dtype)"), cause="float16"
+    ),
+    of_rule("dkernel: summed in bfloat16", DKERNEL, of_bfloat16(DKERNEL), cause="bfloat16"),
+    of_rule("dx: summed in bfloat16", DX, of_bfloat16(DX), cause="bfloat16"),
+    of_rule(
+        "dbias: summed in bfloat16", DBIAS, "dy.astype('bfloat16').sum((0, 1, 2)).astype(bias.dtype)", cause="bfloat16"
+    ),
+    of_rule("dbias in float32", DBIAS, "channel_sum(dy)", dtype=jnp.bfloat16),
+    Mutant(
+        "dy twice",
+        "_conv.arithmetic",
+        "return cotangent.astype(operand.dtype), operand",
+        "return 2 * cotangent.astype(operand.dtype), operand",
+        PLAIN,
+        FACTOR + "2 (2",
+    ),
+    # Transposed.
+    of_rule("transposed: dx: sign", *after(DX_T, "dx = -dx"), TRANSPOSED, SIGN),
+    of_rule("transposed: dkernel: sign", *after(DKERNEL_T, "dkernel = -dkernel"), TRANSPOSED, SIGN),
+    of_rule(
+        "transposed: dkernel: in and out swapped",
+        *after(DKERNEL_T, "dkernel = dkernel.swapaxes(2, 3)"),
+        TRANSPOSED,
+        "transposed: axes 2 and 3",
+    ),
+    of_rule(
+        "transposed: dx: kernel not flipped",
+        OPERANDS_T,
+        OPERANDS_T.replace("flip=flip", "flip=False"),
+        TRANSPOSED_FLIPPED,
+        "flipped along",
+    ),
+    of_rule(
+        "transposed: dkernel: not flipped back",
+        RESULTS_T,
+        RESULTS_T.replace("flip=flip", "flip=False"),
+        TRANSPOSED_FLIPPED,
+        "flipped along",
+    ),
+    of_rule(
+        "transposed: dkernel: roles not swapped", DKERNEL_T, DKERNEL_T.replace("x))", "x)[::-1])"), TRANSPOSED_FLIPPED
+    ),
+    # Under transformations alone.
+    of_rule("dx: not differentiated again", *after(DX, "dx = lax.stop_gradient(dx)"), transforms=("grad of grad",)),
+    Mutant(
+        "vmap: members of the left operand reversed",
+        "_conv.primitives",
+        "jnp.moveaxis(left, left_axis, both)",
+        "jnp.moveaxis(left, left_axis, both)[::-1]",
+        PLAIN,
+        "only under vmap",
+        ("vmap of the pullback",),
+    ),
+    Mutant(
+        "vmap: members of the right operand reversed",
+        "_conv.primitives",
+        "right = jnp.moveaxis(right, right_axis, both)",
+        "right = jnp.moveaxis(right, right_axis, both)[::-1]",
+        PLAIN,
+        "only under vmap",
+        ("vmap of the pullback",),
+    ),
+    Mutant(
+        "vmap: members of both paired wrongly",
+        "_conv.families",
+        "lax.map(member, (left, right))",
+        "lax.map(member, (left, right[::-1]))",
+        PLAIN,
+        "only under vmap",
+        ("vmap",),
+    ),
+]

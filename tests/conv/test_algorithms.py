@@ -1,0 +1,214 @@
+"""Every algorithm, forced, against the transpositions that JAX itself makes of the plain convolution."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxbn
+from jaxbn._conv.algorithms import ALGORITHMS
+from jaxbn._conv.algorithms.table import MAPS
+from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.layout import CHANNELS_LAST
+from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
+from tests.support.cases import Case
+from tests.support.compare import assert_close, cotangents, pullback
+
+PLATFORMS = ("cpu", "cuda")
+
+
+def _draw(rng: np.random.Generator) -> ConvGeometry:
+    """A geometry with an output, of sides that differ."""
+    spatial = rng.choice([1, 2, 2, 3])
+
+    def each(*choices: int) -> tuple[int, ...]:
+        return tuple(int(rng.choice(choices)) for _ in range(spatial))
+
+    groups, channels_in, channels_out = (int(rng.choice(choices)) for choices in ([1, 1, 2, 3], [1, 2], [1, 2, 3]))
+    window, dilation, ones = each(1, 2, 3, 4), each(1, 1, 2, 3), (1,) * spatial
+    window = ones if rng.random() < 0.15 else window
+    stride = {0: ones, 1: window, 2: tuple(taps + 1 for taps in window)}.get(int(rng.integers(6)), each(1, 2, 3, 4))
+    geometry = ConvGeometry(
+        tuple(int(size) for size in rng.permutation(range(4, 12))[:spatial]),
+        window,
+        groups * channels_in,
+        groups * channels_out,
+        stride,
+        tuple(zip(each(-1, 0, 0, 1, 2, 3), each(-1, 0, 0, 1, 2, 3), strict=True)),
+        dilation if stride != window else ones,
+        groups,
+        each(1, 2, 3) if rng.random() < 0.3 else ones,
+    )
+    return geometry if min(geometry.output) > 0 else _draw(rng)
+
+
+def _plain(geometry: ConvGeometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.stride,
+        geometry.padding,
+        geometry.input_dilation,
+        geometry.dilation,
+        CHANNELS_LAST[x.ndim],
+        geometry.groups,
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    geometry = _draw(rng)
+    x, dy = (
+        jnp.asarray(rng.normal(size=(2, *sizes, features)))
+        for sizes, features in ((geometry.input, geometry.in_features), (geometry.output, geometry.out_features))
+    )
+    kernel = jnp.asarray(
+        rng.normal(size=(*geometry.window, geometry.in_features // geometry.groups, geometry.out_features))
+    )
+    operands = {"convolve": (x, kernel), "input_gradient": (dy, kernel), "kernel_gradient": (x, dy)}
+    names = [name for name, algorithm in ALGORITHMS.items() if algorithm.applies(geometry)]
+
+    @jax.jit
+    def compute():
+        y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
+        # What is chosen for another platform is as right on this one.
+        got = {
+            (name, map_name, platform): getattr(ALGORITHMS[name], map_name)(
+                geometry, Arithmetic(platform=platform), *operands[map_name]
+            )
+            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
+        }
+        return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
+
+    want, got = compute()
+    for (name, map_name, platform), value in got.items():
+        assert value.shape == want[map_name].shape, (name, map_name)
+        scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
+        error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
+        assert error <= 1e-12, (name, map_name, platform, error, geometry)
+
+
+def _forced(case: Case) -> dict[str, Case]:
+    """The case by every algorithm that it can be forced to."""
+    cases = {name: replace(case, options=case.options | {"algorithm": name}) for name in ALGORITHMS}
+    return {name: forced for name, forced in cases.items() if _applies(forced)}
+
+
+def _applies(forced: Case) -> bool:
+    try:
+        jax.eval_shape(forced.function(jaxbn), *forced.arrays())
+    except ValueError as error:
+        if "which does not apply" not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("case", [*CONV_CASES, *CONV_TRANSPOSE_CASES], ids=str)
+def test_every_algorithm_forced_has_the_reference_s_value_and_gradients(case: Case) -> None:
+    arrays, forced = case.arrays(), _forced(case)
+    assert "dense" in forced
+    dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
+
+    @jax.jit
+    def compute():
+        got = {name: pullback(one.function(jaxbn), arrays, dy) for name, one in forced.items()}
+        return pullback(case.function(jaxbn.reference), arrays, dy), got
+
+    want, got = compute()
+    for name, value_and_gradients in got.items():
+        assert_close(value_and_gradients, want, 1e-12, [f"{name}, {leaf}" for leaf in ("y", *case.names)])
+
+
+def test_the_draws_reach_every_algorithm() -> None:
+    geometries = [_draw(np.random.default_rng(seed)) for seed in range(60)]
+    for name, algorithm in ALGORITHMS.items():
+        assert sum(map(algorithm.applies, geometries)) >= 2, name
+
+
+def test_a_channel_of_nan_stays_in_its_group() -> None:
+    x = jnp.ones((2, 5, 6, 8)).at[..., 0].set(jnp.nan)
+    kernel = jnp.ones((3, 2, 2, 8))
+    for name in ("depthwise", "grouped", "dense"):
+        y = jaxbn.conv(x, kernel, groups=4, algorithm=name)
+        assert bool(jnp.all(jnp.isnan(y[..., :2]))), name
+        assert not bool(jnp.any(jnp.isnan(y[..., 2:]))), name
+
+
+@pytest.mark.parametrize(
+    ("options", "x_shape", "kernel_shape", "want"),
+    [
+        ({}, (2, 8, 9, 4), (3, 3, 4, 6), ("dense", "dense", "dense")),
+        ({}, (2, 8, 9, 4), (1, 1, 4, 6), ("pointwise", "pointwise", "pointwise")),
+        ({"stride": 4}, (2, 8, 12, 4), (4, 4, 4, 6), ("dense", "patches", "dense")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 4), ("depthwise", "depthwise", "depthwise")),
+        ({"groups": 2}, (2, 8, 9, 16), (3, 3, 8, 16), ("grouped", "grouped", "grouped")),
+        ({"stride": 2}, (2, 8, 9, 7, 4), (3, 3, 3, 4, 4), ("dense", "strided", "dense")),
+    ],
+)
+def test_the_explanation_names_the_choice(options, x_shape, kernel_shape, want) -> None:
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+    explanation = jaxbn.explain_conv(x, kernel, platform="cpu", **options)
+    assert tuple(choice.algorithm for choice in explanation) == want
+    assert all(choice.why in str(explanation) for choice in explanation)
+    forced = jaxbn.explain_conv(x, kernel, algorithm="dense", platform="cpu", **options)
+    assert {choice.algorithm for choice in forced} == {"dense"}
+
+
+def test_other_platforms_run_the_dense_algorithm() -> None:
+    x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 1, 4))
+    explanation = jaxbn.explain_conv(x, kernel, groups=4, platform="tpu")
+    assert {choice.algorithm for choice in explanation} == {"dense"}
+
+
+@pytest.mark.parametrize(
+    ("options", "x_shape", "kernel_shape", "want"),
+    [
+        ({}, (2, 8, 9, 4), (1, 1, 4, 6), ("pointwise", "pointwise", "pointwise")),
+        ({"stride": 2}, (2, 8, 9, 4), (2, 2, 4, 6), ("dense", "dense", "dense")),
+        ({"stride": 4}, (2, 8, 12, 4), (4, 4, 4, 6), ("patches", "patches", "patches")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 4), ("dense", "dense", "dense")),
+        ({"groups": 4}, (2, 8, 9, 4), (3, 3, 1, 8), ("depthwise", "depthwise", "depthwise")),
+        ({"groups": 4}, (2, 8, 9, 8), (3, 3, 2, 8), ("depthwise", "depthwise", "dense")),
+        ({"groups": 4}, (2, 8, 4), (3, 1, 4), ("depthwise", "depthwise", "depthwise")),
+    ],
+)
+def test_on_a_gpu_cudnn_runs_what_it_is_better_at(options, x_shape, kernel_shape, want) -> None:
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+    explanation = jaxbn.explain_conv(x, kernel, platform="cuda", **options)
+    assert tuple(choice.algorithm for choice in explanation) == want
+
+
+def test_a_program_does_not_grow_with_the_taps_and_the_phases() -> None:
+    def chosen(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], **options: Any) -> list[str]:
+        x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+        return [choice.algorithm for choice in jaxbn.explain_conv(x, kernel, platform="cpu", **options)]
+
+    assert "depthwise" not in chosen((1, 40, 40, 16), (31, 31, 1, 16), groups=16, padding="SAME")
+    assert chosen((1, 64, 16), (32, 1, 16), groups=16, padding="SAME")[2] != "depthwise"
+    x, kernel = jnp.ones((1, 9, 9, 9, 256)), jnp.ones((5, 5, 5, 16, 256))
+    dx = jax.grad(lambda x: jnp.sum(jnp.sin(jaxbn.conv(x, kernel, stride=4, groups=16))))
+    assert jax.jit(dx).lower(x).as_text().count("stablehlo.convolution") <= 100
+
+
+def test_an_explanation_is_for_a_platform_that_exists() -> None:
+    x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"explain_conv: `platform` is 'gpu'; it must be None or one of .*'cuda'"):
+        jaxbn.explain_conv(x, kernel, platform="gpu")
+
+
+def test_an_algorithm_that_does_not_apply_is_refused() -> None:
+    x, kernel = jnp.ones((2, 8, 9, 4)), jnp.ones((3, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"conv: `algorithm` is 'patches', which does not apply .*'dense' do"):
+        jaxbn.conv(x, kernel, algorithm="patches")
+    with pytest.raises(
+        ValueError, match="conv_transpose: `algorithm` is 'fast'; it must be None or one of 'pointwise'"
+    ):
+        jaxbn.conv_transpose(x, kernel, algorithm="fast")

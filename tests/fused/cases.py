@@ -1,0 +1,36 @@
+"""The table of batch norms with ReLU and with convolution."""
+
+from itertools import product
+
+from tests.support.cases import LAYOUTS, MASKS, Case, fused_conv_case, norm_case
+
+FUSED_CASES = [
+    *(
+        norm_case("batch_norm_relu", (3, 4, 5), axis, given)
+        for axis, given in product((1, -1), [(1, 1), (1, 0), (0, 1)])
+    ),
+    *(norm_case("batch_norm_relu", (4, 3, 5, 2), 1, (1, 1), where=kind, epsilon=1e-2) for kind in MASKS),
+    fused_conv_case((2, 5, 6, 4), ((3, 2), 1, 1), 3, (1, 1, 1), padding="SAME"),
+    fused_conv_case((3, 5, 6, 4), ((3, 2), (2, 1), 1), 3, (1, 0, 0), padding=1, epsilon=1e-2),
+    fused_conv_case((3, 6, 7, 4), ((2, 3), 1, 2), 6, (0, 1, 1), groups=2, flip_kernel=True),
+    fused_conv_case((2, 5, 6, 4), ((1, 1), 1, 1), 3, (0, 0, 1), where="random"),
+    fused_conv_case((3, 5, 6, 4), ((2, 2), 2, 1), 5, (1, 1, 1), where="images", padding=((1, 0), (0, 2))),
+    fused_conv_case((3, 5, 6, 4), ((3, 2), 2, 1), 5, (1, 1, 1), dimension_numbers=LAYOUTS[2][1]),
+    fused_conv_case((3, 5, 6, 4), ((2, 3), 1, 1), 5, (1, 1, 0), dimension_numbers=LAYOUTS[2][2]),
+    Case(
+        "batch_norm_relu_conv",
+        {"x": (4, 7, 3), "gamma": (3,), "beta": (3,), "kernel": (3, 1, 6), "bias": None},
+        {"groups": 3, "padding": "SAME_LOWER"},
+    ),
+    Case(
+        "batch_norm_relu_conv",
+        {"x": (2, 4, 3, 5, 2), "gamma": (2,), "beta": (2,), "kernel": (2, 1, 3, 2, 3), "bias": (3,)},
+    ),
+]
+
+
+# One of each operation, for what is too costly to try on all.
+COVERING_CASES = [
+    norm_case("batch_norm_relu", (3, 4, 5, 2), 1, (1, 1), where="random"),
+    fused_conv_case((3, 5, 4, 2), ((3, 2), (1, 2), 1), 3, (1, 1, 1), padding="SAME"),
+]

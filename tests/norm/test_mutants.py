@@ -1,0 +1,34 @@
+"""Every mutant is caught by `check_custom_vjp`, and the guess names the mistake where there is a name."""
+
+import pytest
+
+from tests.norm.forward_mutants import FORWARDS
+from tests.norm.mutants import NORMALISATION
+from tests.support.cases import Case
+from tests.support.mutants import (
+    Mutant,
+    assert_caught,
+    assert_passes_without_mutants,
+    assert_told_by_its_value,
+    cases_of,
+)
+
+
+@pytest.mark.parametrize("mutant", NORMALISATION, ids=str)
+def test_every_mutant_is_caught(mutant: Mutant) -> None:
+    assert_caught(mutant)
+
+
+@pytest.mark.parametrize("mutant", FORWARDS, ids=str)
+def test_a_mutant_of_the_forward_is_told_by_its_value(mutant: Mutant) -> None:
+    assert_told_by_its_value(mutant)
+
+
+@pytest.mark.parametrize("case", cases_of(NORMALISATION, FORWARDS), ids=str)
+def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
+    assert_passes_without_mutants(case)
+
+
+def test_there_are_as_many_as_are_meant_to_be() -> None:
+    assert len(NORMALISATION) >= 40
+    assert len({mutant.name for mutant in [*NORMALISATION, *FORWARDS]}) == len(NORMALISATION) + len(FORWARDS)

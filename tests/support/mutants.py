@@ -1,0 +1,157 @@
+"""Mutants: the project's own rules with one mistake each, to prove that the checker, and so the tests, can fail.
+
+A mutant is a small change to the text of one module. `mutated` imports the package afresh with that module compiled
+from the changed text, so that no program that was compiled before is used again; a text that is not found, or found
+twice, is an error. Most mistakes leave the forward as it is: only the derivative is wrong.
+
+The tables are in `tests.conv`, `tests.norm` and `tests.fused`, as ``mutants`` and, where the value is wrong as well,
+``forward_mutants``.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import pytest
+
+import jaxbn
+from jaxbn.testing import VjpReport, check_custom_vjp
+from tests.support.cases import Case, call
+from tests.support.compare import jitted
+
+
+class Mutant(NamedTuple):
+    """One mistake.
+
+    ``case`` brings it to light. ``cause`` is what the guess says, in part; none for a kind of mistake that the checker
+    makes no guesses about. ``transforms`` are those that it is wrong under, if it is right under none.
+    """
+
+    name: str
+    module: str  # without ``jaxbn.``
+    old: str
+    new: str
+    case: Case
+    cause: str | None = None
+    transforms: tuple[str, ...] = ()
+    dtype: Any = jnp.float32
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def forward(module: str, name: str, old: str, new: str, case: Case) -> Mutant:
+    """A mutant whose value is wrong as well."""
+    return Mutant(f"forward: {name}", module, old, new, case)
+
+
+class MutantGoneError(Exception):
+    """The text that a mutant changes is not in the source any more, or not once."""
+
+
+def mutated_source(mutant: Mutant, source: str) -> str:
+    """The source with the mutant's change, which must have exactly one place."""
+    found = source.count(mutant.old)
+    if found != 1:
+        raise MutantGoneError(
+            f"{mutant.name}: its text is {found} times in jaxbn.{mutant.module}, once is wanted:\n{mutant.old}"
+        )
+    return source.replace(mutant.old, mutant.new)
+
+
+@contextmanager
+def mutated(mutant: Mutant) -> Iterator[ModuleType]:
+    """``jaxbn`` with the mutant in it, beside the one that is imported already."""
+    name = f"jaxbn.{mutant.module}"
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    source = mutated_source(mutant, Path(spec.origin).read_text())
+    before = {key: module for key, module in sys.modules.items() if key.partition(".")[0] == "jaxbn"}
+    finder = _Finder(name, compile(source, spec.origin, "exec"))
+    for key in before:
+        del sys.modules[key]
+    sys.meta_path.insert(0, finder)
+    try:
+        package = importlib.import_module("jaxbn")
+        importlib.import_module(name)
+        yield package
+    finally:
+        sys.meta_path.remove(finder)
+        for key in [key for key in sys.modules if key.partition(".")[0] == "jaxbn"]:
+            del sys.modules[key]
+        sys.modules.update(before)
+
+
+class _Finder(MetaPathFinder):
+    """Imports one module of the package from other code, and the rest without compiling its source again."""
+
+    def __init__(self, name: str, code: CodeType) -> None:
+        self._name, self._code = name, code
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname.partition(".")[0] != "jaxbn":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.origin is not None:
+            code = self._code if fullname == self._name else _code_of(spec.origin)
+            spec.loader = _Loader(fullname, spec.origin, code)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, fullname: str, path: str, code: CodeType) -> None:
+        super().__init__(fullname, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+
+@cache
+def _code_of(path: str) -> CodeType:
+    return compile(Path(path).read_text(), path, "exec")
+
+
+def check(package: ModuleType, mutant: Mutant) -> VjpReport:
+    case = mutant.case
+    rule = partial(call, case, getattr(package, case.operation))
+    reference = jitted(case.plain.function(jaxbn.reference))
+    arrays = case.arrays(dtype=mutant.dtype)
+    families = ("gaussian", "constant", "each output alone")
+    return check_custom_vjp(
+        rule, reference, *arrays, transforms=mutant.transforms, cotangents=families, raise_on_failure=False
+    )
+
+
+def assert_caught(mutant: Mutant) -> None:
+    with mutated(mutant) as package:
+        report = check(package, mutant)
+    assert not report.passed
+    # Nor by an exception that has nothing to do with it: what the guess explains is a wrong shape.
+    assert all(failure.cause for failure in report.failures if failure.check in ("raises", "transformation"))
+    if mutant.cause is not None:
+        assert any(mutant.cause in cause for cause in report.causes), report.causes
+
+
+def assert_told_by_its_value(mutant: Mutant) -> None:
+    with mutated(mutant) as package, pytest.raises(ValueError, match="`fn` and `reference` differ in value"):
+        check(package, mutant)
+
+
+def cases_of(*tables: Iterable[Mutant]) -> list[Case]:
+    """The cases of all mutants, once each."""
+    return list({str(mutant.case): mutant.case for table in tables for mutant in table}.values())
+
+
+def assert_passes_without_mutants(case: Case) -> None:
+    assert check(jaxbn, Mutant("none", "conv", "", "", case)).passed
