@@ -2,7 +2,7 @@
 
 from tests.cases import Case
 from tests.mutants import Mutant
-from tests.mutants_of_convolution import FLIPPED, PLAIN
+from tests.mutants_of_convolution import FLIPPED, PLAIN, not_flipped
 from tests.mutants_of_fused import BLOCK, RELU
 from tests.mutants_of_normalisation import INFERENCE, LARGE_EPSILON, MASKED, MEMBERS, ROWS, SQUARE, in_bfloat16
 
@@ -10,7 +10,7 @@ STATISTICS = "found = statistics(x, where, config.axis, config.devices)"
 Y = "return kept(jax.nn.relu(y) if config.rectified else y, where)"
 SHIFTED = "shifted = kept(widened(x) - pivot, where)"
 SHIFT = "widened(x) - pivot"
-Y_OF_CONV = "    y = convolve(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))"
+Y_OF_CONV = "    y = convolution(spec, layout.canonical_x(x), layout.canonical_kernel(kernel))"
 MERGED = "return own if devices is None else _merged(devices, own)"
 
 
@@ -36,6 +36,6 @@ FORWARDS = [
     of("_norm.moments", "all-reduce missing", MERGED, "return own", MEMBERS),
     of("_norm.moments", "m of one device", "count = counts.sum(0, dtype=jnp.int32)", "count = own.count", MEMBERS),
     of("_norm.moments", "in bfloat16", SHIFTED, SHIFTED.replace(SHIFT, in_bfloat16(f"({SHIFT})")), ROWS),
-    of("_conv.rules", "kernel not flipped", Y_OF_CONV, Y_OF_CONV.replace("flip=flip", "flip=False"), FLIPPED),
-    of("_conv.rules", "bias dropped", "return y if bias is None else y + along_channels(bias, y)", "return y", PLAIN),
+    of("_conv.conv", "kernel not flipped", Y_OF_CONV, not_flipped(Y_OF_CONV), FLIPPED),
+    of("_conv.conv", "bias dropped", "y if bias is None else y + along_channels(bias, y)", "y", PLAIN),
 ]

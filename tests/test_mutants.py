@@ -50,7 +50,7 @@ def test_a_mutant_of_another_value_is_told_by_its_value(mutant: Mutant) -> None:
 
 @pytest.mark.parametrize("case", {str(mutant.case): mutant.case for mutant in [*MUTANTS, *FORWARDS]}.values(), ids=str)
 def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
-    mutant = Mutant("none", "_conv.rules", "", "", case)
+    mutant = Mutant("none", "_conv.conv", "", "", case)
     assert check(jaxbn, mutant).passed
 
 
@@ -63,7 +63,7 @@ def test_there_are_as_many_as_are_meant_to_be() -> None:
 
 def test_a_mutant_whose_place_is_gone_is_an_error() -> None:
     gone, twice = (CONVOLUTION[0]._replace(old=old) for old in ("no such text", "dkernel"))
-    for mutant, count in ((gone, "0 times"), (twice, "times in jaxbn._conv.rules, once is wanted")):
+    for mutant, count in ((gone, "0 times"), (twice, "times in jaxbn._conv.conv, once is wanted")):
         with pytest.raises(MutantGoneError, match=count), mutated(mutant):
             pass
 
