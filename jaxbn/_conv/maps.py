@@ -49,11 +49,11 @@ def _plain_kernel_gradient(spec: ConvSpec, x: jax.Array, dy: jax.Array) -> jax.A
     Operands that are sharded along spatial axes are refused here as well: XLA's partitioner computes a wrong sum then.
     """
     for name, array in (("x", x), ("dy", dy)):
-        spec_of_array = sharding(array)
-        if any(axis is not None for axis in spec_of_array[1:-1]):
+        axes = sharding(array)
+        if any(axis is not None for axis in axes[1:-1]):
             raise ValueError(
                 f"the gradient of a convolution's kernel: `{name}` is spread over devices along its spatial axes, "
-                f"{spec_of_array} in channels-last order; spread it along the batch, or jax.sharding.reshard it before"
+                f"{axes} in channels-last order; spread it along the batch, or jax.sharding.reshard it before"
             )
     geometry = spec.geometry
     shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)

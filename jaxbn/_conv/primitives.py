@@ -73,7 +73,7 @@ class BilinearMap(Primitive):
         return self.bind(*vary_alike(left, right), spec=spec, batch_axes=BatchAxes())
 
     def bind(self, *operands: Any, **params: Any) -> Any:
-        # `jax.experimental.jet` is slow to import, so it gets its rule only if somebody else has imported it.
+        # The rule for `jax.experimental.jet` is added once that module is imported, so that jaxbn does not import it.
         jet = sys.modules.get("jax.experimental.jet")
         if jet is not None:
             jet.jet_rules.setdefault(self, partial(_taylor, self))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxbn._conv.algorithms import dense
 from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.algorithms.cells import join_cells
-from jaxbn._conv.geometry import ConvGeometry, Sizes
+from jaxbn._conv.geometry import ConvGeometry, Sizes, dilated_extent
 from jaxbn._sizes import is_known
 
 convolve = dense.convolve
@@ -63,17 +63,16 @@ def _one_phase(
     """The gradient of the inputs with one remainder along each axis; zero if no tap reaches them."""
     if not all(axis.taps for axis in phase):
         return jnp.zeros((dy.shape[0], *grid, geometry.in_features), context.arithmetic.result_type(dy))
-    sizes = zip(phase, geometry.output, grid, strict=True)
+    window, dilation = tuple(len(axis.taps) for axis in phase), tuple(axis.dilation for axis in phase)
+    axes = zip(phase, geometry.output, dilated_extent(window, dilation), grid, strict=True)
     unit_stride = replace(
         geometry,
         input=grid,
-        window=tuple(len(axis.taps) for axis in phase),
+        window=window,
         stride=(1,) * len(phase),
         # The upper padding is what gives the output its size.
-        padding=tuple(
-            (axis.low, output + (len(axis.taps) - 1) * axis.dilation - size - axis.low) for axis, output, size in sizes
-        ),
-        dilation=tuple(axis.dilation for axis in phase),
+        padding=tuple((axis.low, output + extent - 1 - size - axis.low) for axis, output, extent, size in axes),
+        dilation=dilation,
     )
     kernel = kernel[tuple(slice(axis.taps.start, axis.taps.stop, axis.taps.step) for axis in phase)]
     return context.run("input_gradient", unit_stride, context, dy, kernel)
