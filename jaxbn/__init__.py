@@ -31,10 +31,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from jaxbn._conv.conv import conv
+from jaxbn._conv.conv_transpose import conv_transpose
 from jaxbn._conv.explanation import ConvExplanation, explain_conv
 from jaxbn._conv.general import conv_general_dilated
-from jaxbn._conv.public_maps import convolve, convolve_input_gradient, convolve_kernel_gradient
-from jaxbn._conv.rules import conv, conv_transpose
+from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
 from jaxbn._fused.batch_norm_relu import batch_norm_relu
 from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm

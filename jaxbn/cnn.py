@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbn._channels import wide_dtype
-from jaxbn._conv.rules import conv
+from jaxbn._conv.conv import conv
 from jaxbn._fused.batch_norm_relu import batch_norm_relu
 from jaxbn._norm.inference import batch_norm_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats

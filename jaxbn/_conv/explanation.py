@@ -1,4 +1,4 @@
-"""What runs a convolution and its gradients, said without running it."""
+"""`explain_conv`: which algorithms compute a convolution and its gradients, without computing them."""
 
 from typing import Any, NamedTuple
 
@@ -7,8 +7,8 @@ from jax import lax
 from jax.extend.backend import get_backend
 from jax.typing import DTypeLike
 
-from jaxbn._conv.algorithms import choose
-from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
+from jaxbn._conv.algorithms.table import MAPS, choose
+from jaxbn._conv.options import ConvOptions, DimensionNumbers, PaddingOption, Steps
 from jaxbn._conv.primitives import PLATFORMS
 from jaxbn._validation import as_array, public
 
@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
 
 class ConvExplanation(NamedTuple):
-    """What runs each of the three maps; its ``str`` is a line for each."""
+    """The algorithm of each of the three maps; its ``str`` has a line for each."""
 
     convolve: Choice
     input_gradient: Choice
@@ -38,46 +38,36 @@ def explain_conv(
     kernel: Any,
     bias: Any = None,
     *,
-    stride: int | tuple[int, ...] = 1,
-    padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
-    dilation: int | tuple[int, ...] = 1,
+    stride: Steps = 1,
+    padding: PaddingOption = "VALID",
+    dilation: Steps = 1,
     groups: int = 1,
     flip_kernel: bool = False,
-    dimension_numbers: Any = None,
+    dimension_numbers: DimensionNumbers = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
     algorithm: str | None = None,
     platform: str | None = None,
 ) -> ConvExplanation:
-    """Says which algorithm runs the three maps of ``conv(x, kernel, bias, ...)``, and why.
+    """Says which algorithm computes each of the three maps of ``conv(x, kernel, bias, ...)``, and why.
 
         y = Σ x · K,  dx = Σ dy · K,  dK = Σ x · dy
 
-    Nothing is computed or saved: ``x`` and ``kernel`` may be `jax.ShapeDtypeStruct`. On a CPU, what is dense may run on
-    a few images of a large batch at a time.
+    Nothing is computed or saved: ``x`` and ``kernel`` may be `jax.ShapeDtypeStruct`. On a CPU, the dense algorithm may
+    compute a large batch a few images at a time.
 
     Args:
-        x: As in `conv`, and so are all others.
-        kernel: As in `conv`.
-        bias: As in `conv`.
-        stride: As in `conv`.
-        padding: As in `conv`.
-        dilation: As in `conv`.
-        groups: As in `conv`.
-        flip_kernel: As in `conv`.
-        dimension_numbers: As in `conv`.
-        precision: As in `conv`.
-        preferred_element_type: As in `conv`.
-        algorithm: As in `conv`.
-        platform: That the program is compiled for, ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``; ``None`` is the
-            default device's.
+        x, kernel, bias: The operands of `conv`.
+        stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
+            The options of the convolution, explained in `conv`.
+        platform: The platform that the program is compiled for, ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``;
+            ``None`` is the default device's.
 
     Returns:
-        A `ConvExplanation`: for each map an algorithm and a reason.
+        A `ConvExplanation`: an algorithm and a reason for each map.
 
     Raises:
-        TypeError: As in `conv`.
-        ValueError: As in `conv`; a ``platform`` that is none of these.
+        TypeError, ValueError: The arguments do not fit together, as explained in `conv`; or ``platform`` is unknown.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -88,31 +78,31 @@ def explain_conv(
     References:
         Deck, D3, D5 and D7 for the maps.
     """
-    options = Options(
-        "explain_conv",
-        stride,
-        padding,
-        dilation,
-        groups,
-        flip_kernel,
-        dimension_numbers,
-        preferred_element_type,
-        algorithm,
+    options = ConvOptions(
+        function="explain_conv",
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        flip_kernel=flip_kernel,
+        dimension_numbers=dimension_numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        algorithm=algorithm,
     )
     x, kernel = (
-        each if isinstance(each, jax.ShapeDtypeStruct) else as_array("explain_conv", argument, each)
-        for argument, each in (("x", x), ("kernel", kernel))
+        operand if isinstance(operand, jax.ShapeDtypeStruct) else as_array("explain_conv", argument, operand)
+        for argument, operand in (("x", x), ("kernel", kernel))
     )
-    _, geometry = conv_arguments(options, x, kernel, bias)
+    _, spec = options.resolve(x, kernel, bias)
     if platform is not None and platform not in PLATFORMS:
         raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")
-    arithmetic = arithmetic_of(options, geometry, precision)._replace(platform=platform or _default_platform())
-    choices = {name: Choice(*choose(name, geometry, arithmetic)) for name in ConvExplanation._fields}
-    return ConvExplanation(**choices)
+    platform = platform or _default_platform()
+    return ConvExplanation(*(Choice(*choose(name, spec.geometry, platform, spec.algorithm)) for name in MAPS))
 
 
 def _default_platform() -> str:
-    """By the name that programs are lowered under: "gpu" is two of them."""
+    """The name under which programs are lowered, where "gpu" is either "cuda" or "rocm"."""
     backend = jax.default_backend()
     if backend != "gpu":
         return backend

@@ -1,4 +1,4 @@
-"""``jax.lax``'s convolution over the three maps: a stand-in wherever `jax.lax.conv_general_dilated` is called."""
+"""`jax.lax.conv_general_dilated` by the three bilinear maps: a stand-in wherever ``jax.lax``'s function is called."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxbn._conv.arithmetic import Arithmetic, in_context
-from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.geometry import ConvGeometry, Sizes, dilated_extent
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
-from jaxbn._conv.maps import convolve
+from jaxbn._conv.maps import convolution
+from jaxbn._conv.spec import Arithmetic, ConvSpec, precision_in_context
 from jaxbn._validation import public
 
 
@@ -35,33 +35,28 @@ def conv_general_dilated(
 
         y(b, p, k) = Σ_c Σ_n lhs(b, i, c) · rhs(n, c, k)    with i · lhs_dilation = p · stride + n · rhs_dilation − low
 
-    It is linear in each operand, and forward mode, reverse mode and any mixture of them go through it: its derivatives
-    are the input gradient and the kernel gradient (D5, D7), and theirs are again the three. Saved for the backward
-    pass: ``lhs`` and ``rhs``. The policies of `jax.checkpoint` that save products know ``lax``'s convolution by its
-    name and not this one, which they compute again. `jax.experimental.jet` goes through it, but through no function
-    with a `jax.custom_vjp`, such as `conv`, unless its gradient is taken inside.
+    It is linear in each operand, and forward mode, reverse mode and any mixture of them work. Its derivatives are the
+    input gradient and the kernel gradient (D5, D7), and their derivatives are again among the three maps. Saved for the
+    backward pass: ``lhs`` and ``rhs``.
+
+    The policies of `jax.checkpoint` that save the results of products do not know this function as they know ``lax``'s,
+    so its result is recomputed. `jax.experimental.jet` works through it, but not through a function with a
+    `jax.custom_vjp`, such as `conv`, unless its gradient is taken inside.
 
     Args:
-        lhs: As in `jax.lax.conv_general_dilated`, and so are all others: names, order, defaults and meaning.
-        rhs: As in ``lax``.
-        window_strides: As in ``lax``.
-        padding: As in ``lax``.
-        lhs_dilation: As in ``lax``.
-        rhs_dilation: As in ``lax``.
-        dimension_numbers: As in ``lax``; ``None`` is channels *first*, unlike in `conv`.
-        feature_group_count: As in ``lax``.
-        batch_group_count: As in ``lax``.
-        precision: As in ``lax``.
-        preferred_element_type: As in ``lax``, but that the derivatives take their operands in the operands' own dtype,
-            unless that is float16, which is widened.
-        out_sharding: As in ``lax``, which then does the work.
+        lhs, rhs: The operands, as in `jax.lax.conv_general_dilated`.
+        window_strides, padding, lhs_dilation, rhs_dilation, feature_group_count, batch_group_count, precision: As in
+            ``lax``, in name, order, default and meaning.
+        dimension_numbers: As in ``lax``: ``None`` is channels *first*, unlike in `conv`.
+        preferred_element_type: As in ``lax``, except that in the derivatives the cotangent is cast to the dtype of the
+            operands, unless that is float16: then the operands are cast to the cotangent's.
+        out_sharding: As in ``lax``; if it is given, ``lax``'s function computes the result.
 
     Returns:
         What ``lax`` returns.
 
     Raises:
-        TypeError: What ``lax`` raises.
-        ValueError: What ``lax`` raises.
+        TypeError, ValueError: What ``lax`` raises.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -72,36 +67,51 @@ def conv_general_dilated(
     References:
         Deck, D1 to D9.
     """
-    options = {
-        "window_strides": window_strides,
-        "padding": padding,
-        "lhs_dilation": lhs_dilation,
-        "rhs_dilation": rhs_dilation,
-        "dimension_numbers": dimension_numbers,
-        "feature_group_count": feature_group_count,
-        "batch_group_count": batch_group_count,
-        "precision": precision,
-        "preferred_element_type": preferred_element_type,
-        "out_sharding": out_sharding,
-    }
-    theirs = partial(lax.conv_general_dilated, **options)
-    expected = jax.eval_shape(theirs, lhs, rhs)  # What lax refuses is refused, in its words.
-    exact = not jnp.issubdtype(expected.dtype, jnp.inexact)
-    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or exact:
-        return theirs(lhs, rhs)
-    ones = (1,) * (lhs.ndim - 2)
-    dilations = _sizes(lhs_dilation, ones), _sizes(rhs_dilation, ones)
+    lax_convolution = partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+    expected = jax.eval_shape(lax_convolution, lhs, rhs)  # Raises lax's error for what lax refuses.
+    is_exact = not jnp.issubdtype(expected.dtype, jnp.inexact)
+    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or is_exact:
+        return lax_convolution(lhs, rhs)
     layout = Layout.of(lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers))
     x = _groups_to_features(layout.canonical_x(jnp.asarray(lhs)), batch_group_count)
-    kernel = layout.canonical_kernel(jnp.asarray(rhs), flip=False)
-    groups = feature_group_count * batch_group_count  # One of them is 1.
-    geometry = _geometry(x, kernel, _sizes(window_strides, ones), padding, dilations, groups)
-    summed = None if preferred_element_type is None else expected.dtype
-    return layout.restore_y(convolve(geometry, Arithmetic(in_context(precision), summed), x, kernel))
+    kernel = layout.canonical_kernel(jnp.asarray(rhs))
+    _, *input_, in_features = x.shape
+    *window, _, out_features = kernel.shape
+    stride, dilation, input_dilation = (
+        _steps(steps, len(window)) for steps in (window_strides, rhs_dilation, lhs_dilation)
+    )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(input_, dilated_extent(tuple(window), dilation), stride, padding)
+    geometry = ConvGeometry(
+        input=tuple(input_),
+        window=tuple(window),
+        in_features=in_features,
+        out_features=out_features,
+        stride=stride,
+        padding=tuple((low, high) for low, high in padding),
+        dilation=dilation,
+        groups=feature_group_count * batch_group_count,  # One of them is 1.
+        input_dilation=input_dilation,
+    )
+    result_type = None if preferred_element_type is None else expected.dtype
+    spec = ConvSpec(geometry, Arithmetic(precision_in_context(precision), result_type))
+    return layout.restore_y(convolution(spec, x, kernel))
 
 
-def _sizes(given: Any, ones: tuple[int, ...]) -> tuple[int, ...]:
-    return ones if given is None or len(given) == 0 else tuple(map(int, given))
+def _steps(given: Sequence[int] | None, spatial: int) -> Sizes:
+    return (1,) * spatial if given is None or len(given) == 0 else tuple(map(int, given))
 
 
 def _groups_to_features(x: jax.Array, groups: int) -> jax.Array:
@@ -110,23 +120,3 @@ def _groups_to_features(x: jax.Array, groups: int) -> jax.Array:
         return x
     x = jnp.moveaxis(x.reshape(groups, x.shape[0] // groups, *x.shape[1:]), 0, -2)
     return x.reshape(*x.shape[:-2], groups * x.shape[-1])
-
-
-def _geometry(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: tuple[int, ...],
-    padding: str | Sequence[tuple[int, int]],
-    dilations: tuple[tuple[int, ...], tuple[int, ...]],
-    groups: int,
-) -> ConvGeometry:
-    _, *input_, in_features = x.shape
-    *window, _, out_features = kernel.shape
-    input_dilation, dilation = dilations
-    if isinstance(padding, str):
-        extent = [step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True)]
-        padding = lax.padtype_to_pads(input_, extent, stride, padding)
-    pairs = tuple((low, high) for low, high in padding)
-    return ConvGeometry(
-        tuple(input_), tuple(window), in_features, out_features, stride, pairs, dilation, groups, input_dilation
-    )

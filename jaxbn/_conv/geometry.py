@@ -1,13 +1,13 @@
-"""Where a convolution's window stands: the shapes and paddings of the forward and of both adjoints.
+"""Index arithmetic of a convolution: the shapes and the paddings of the forward map and of its two gradients.
 
-Along one spatial axis, an output index ``p`` and a tap ``n`` of the kernel meet the input at
+Along one spatial axis, output ``p`` and tap ``n`` of the kernel meet input ``i`` where
 
     i · input_dilation = p · stride + n · dilation − low
 
-where the input dilation is 1 but for `jaxbn.conv_general_dilated`, which can spread its input. Everything here follows
-from that line. For a unit stride, a unit dilation and a kernel of odd side ``N`` it is the deck's ``i = p + n`` in
-indices counted from the corner, with ``low = 0`` for the valid region (D1) and ``low = (N−1)/2`` for the zero-padded
-image (D9).
+The input dilation is 1 except in `jaxbn.conv_general_dilated`, which can insert zeros between the entries of its input.
+Everything in this file follows from that line. With unit stride, unit dilation and a kernel of odd side ``N`` it is the
+deck's ``i = p + n``, with indices counted from the corner: ``low = 0`` for the valid region (D1) and
+``low = (N−1)/2`` for the zero-padded image (D9).
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 from jax.core import max_dim
 
-# Sizes may be symbols, as `jax.export` has them.
+# A size may be a symbol of `jax.export`.
 Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """All that is static in a convolution with channels last, but the batch and the dtypes.
+    """The sizes and the options of a convolution in channels-last layout, except its batch size.
 
     ``x`` is ``(batch, *input, in_features)``, ``kernel`` is ``(*window, in_features // groups, out_features)``, ``y``
     is ``(batch, *output, out_features)``.
@@ -40,37 +40,45 @@ class ConvGeometry:
 
     @property
     def output(self) -> Sizes:
-        """The number of places along each axis where the dilated window fits the padded input."""
-        room = (size + low + high for size, (low, high) in zip(self.spread_input, self.padding, strict=True))
+        """The number of places along each axis where the dilated window fits into the padded input."""
         return tuple(
-            max_dim((width - extent) // stride + 1, 0)
-            for width, extent, stride in zip(room, self.extent, self.stride, strict=True)
+            max_dim((size - extent) // stride + 1, 0)
+            for size, extent, stride in zip(self.padded_input, self.extent, self.stride, strict=True)
         )
 
     @property
     def extent(self) -> Sizes:
-        """The width of the dilated window: what its taps span, from the first to the last."""
-        return tuple(dilation * (taps - 1) + 1 for taps, dilation in zip(self.window, self.dilation, strict=True))
+        return dilated_extent(self.window, self.dilation)
 
     @property
-    def spread_input(self) -> Sizes:
-        """The width of the input with ``input_dilation − 1`` gaps between its entries."""
-        return _spread(self.input, self.input_dilation)
+    def dilated_input(self) -> Sizes:
+        """The input's sizes with ``input_dilation − 1`` zeros between neighbouring entries."""
+        return _dilated(self.input, self.input_dilation)
 
     @property
-    def spread_output(self) -> Sizes:
-        """The width of the output with ``stride − 1`` gaps between its entries."""
-        return _spread(self.output, self.stride)
+    def dilated_output(self) -> Sizes:
+        """The output's sizes with ``stride − 1`` zeros between neighbouring entries."""
+        return _dilated(self.output, self.stride)
+
+    @property
+    def padded_input(self) -> Sizes:
+        """The sizes of the dilated input with its padding."""
+        return tuple(size + low + high for size, (low, high) in zip(self.dilated_input, self.padding, strict=True))
+
+    @property
+    def windows_are_disjoint(self) -> bool:
+        """Whether no input is in two windows."""
+        return all(extent <= stride for extent, stride in zip(self.extent, self.stride, strict=True))
 
     @property
     def adjoint(self) -> "ConvGeometry":
-        """The convolution of ``dy`` with the rotated kernel, its channels exchanged, that is the input gradient (D6).
+        """The convolution that is the input gradient: of ``dy`` with the rotated kernel, its channels exchanged (D6).
 
-        Stride and input dilation change places. The upper padding reaches just as far as gives the input's shape.
+        Stride and input dilation change places. The upper padding is what gives the result the input's shape.
         """
         padding = tuple(
-            (extent - 1 - low, size + low - spread)
-            for size, (low, _), extent, spread in self._rows(self.spread_input, self.extent, self.spread_output)
+            (extent - 1 - low, dilated_input + low - dilated_output)
+            for dilated_input, low, extent, dilated_output in self._axes()
         )
         return replace(
             self,
@@ -84,25 +92,41 @@ class ConvGeometry:
 
     @property
     def kernel_gradient_padding(self) -> Padding:
-        """Padding of ``x`` under which the spread ``dy``, slid along it, gives the window's shape (D8).
+        """The padding of ``x`` with which sliding the dilated ``dy`` along it gives the window's shape (D8).
 
-        The upper one is negative where a stride leaves rows over that no window reaches: they are cut.
+        The upper padding is negative if a stride leaves rows at the end that no window reaches: they are cropped.
         """
         return tuple(
-            (low, extent - 1 + spread - size - low)
-            for size, (low, _), extent, spread in self._rows(self.spread_input, self.extent, self.spread_output)
+            (low, extent - 1 + dilated_output - dilated_input - low)
+            for dilated_input, low, extent, dilated_output in self._axes()
         )
 
-    def _rows(self, size: Sizes, extent: Sizes, spread: Sizes) -> Iterator[tuple[int, tuple[int, int], int, int]]:
-        return zip(size, self.padding, extent, spread, strict=True)
+    def _axes(self) -> Iterator[tuple[int, int, int, int]]:
+        """For each axis: the dilated input, the padding below, the extent of the window, the dilated output."""
+        lows = (low for low, _ in self.padding)
+        return zip(self.dilated_input, lows, self.extent, self.dilated_output, strict=True)
 
 
-def _spread(sizes: Sizes, steps: Sizes) -> Sizes:
-    """Widths with ``step − 1`` gaps between the entries; nothing stays nothing."""
+def dilated_extent(window: Sizes, dilation: Sizes) -> Sizes:
+    """The extent of a dilated window: how many inputs it covers from its first tap to its last."""
+    return tuple(step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True))
+
+
+def _dilated(sizes: Sizes, steps: Sizes) -> Sizes:
+    """The sizes with ``step − 1`` zeros between neighbouring entries; an empty axis stays empty."""
     return tuple(max_dim(step * (size - 1) + 1, 0) for size, step in zip(sizes, steps, strict=True))
 
 
-def same_padding(size: int, extent: int, stride: int, *, lower: bool) -> tuple[int, int]:
-    """Padding with which the output has ``⌈size / stride⌉`` entries; the odd one is above, or below if ``lower``."""
-    total = max_dim((-(-size // stride) - 1) * stride + extent - size, 0)
-    return (total - total // 2, total // 2) if lower else (total // 2, total - total // 2)
+def padding_by_name(name: str, input_: Sizes, extent: Sizes, stride: Sizes) -> Padding:
+    """``"VALID"``, or the padding with which the output has ``⌈input / stride⌉`` entries along each axis.
+
+    An odd zero goes above with ``"SAME"``, below with ``"SAME_LOWER"``.
+    """
+    if name == "VALID":
+        return ((0, 0),) * len(extent)
+    totals = [
+        max_dim((-(-size // step) - 1) * step + width - size, 0)
+        for size, width, step in zip(input_, extent, stride, strict=True)
+    ]
+    pairs = tuple((total // 2, total - total // 2) for total in totals)
+    return pairs if name == "SAME" else tuple((high, low) for low, high in pairs)

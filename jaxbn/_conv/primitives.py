@@ -1,19 +1,20 @@
 """Bilinear maps as JAX primitives: the one file that touches JAX's interpreters.
 
-A primitive takes two operands and computes a bilinear map of them for every member of a family. Its operands and its
-result carry the family's axes in front, in this order:
+A bilinear map takes two operands, each of which may have batch axes in front, added by `jax.vmap`. The primitive keeps
+them in this order:
 
     left     (*both, *left_only, ...)
     right    (*both, *right_only, ...)
     result   (*both, *left_only, *right_only, ...)
 
-So ``vmap`` only moves an axis to its place and counts it, however deep it is nested; how a family is computed is
-decided where the program is lowered, when the platform is known. A transposition is the same bookkeeping: an axis that
-the cotangent shares with the other operand is one of both, and what the transposed operand lacks is summed over.
+So `jax.vmap` only moves an axis to its place and counts it, however deeply it is nested. How the batched map is
+computed is decided when the program is lowered, because only then is the platform known. To transpose a map is the same
+bookkeeping: a batch axis that the cotangent shares with the other operand is an axis of both, and the result is summed
+over the batch axes that the transposed operand does not have.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache, partial, reduce
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -24,13 +25,13 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxbn._conv.arithmetic import like_operand
+from jaxbn._conv.spec import in_one_dtype
 from jaxbn._sharding import vary_alike
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-class Members(NamedTuple):
+class BatchAxes(NamedTuple):
     """How many leading axes belong to both operands, to the left one alone and to the right one alone."""
 
     both: int = 0
@@ -38,156 +39,138 @@ class Members(NamedTuple):
     right: int = 0
 
 
-def define_bilinear(name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array]) -> Primitive:
-    """A primitive without derivatives yet.
+class Transpose(NamedTuple):
+    """The map that computes a cotangent, and whether the cotangent of the result is its left operand."""
 
-    ``plain(left, right, **params)`` is one member's map in ``jax.lax``'s own words: it is traced, never run, so that
-    the result's shape, dtype, sharding and varying axes are what JAX makes of them. ``compute(platform, on_one_device,
-    shape, members, left, right, **params)`` computes the whole family for a platform, or for any that is not known if
-    that is ``None``.
+    map: "BilinearMap"
+    cotangent_first: bool
+
+
+class BilinearMap(Primitive):
+    """A bilinear map of two arrays as a JAX primitive; call it as ``map(spec, left, right)``.
+
+    ``plain(spec, left, right)`` is the map without batch axes in operations of `jax.lax`. It is traced and never run,
+    so that the result has the shape, the dtype, the sharding and the varying axes that JAX gives it.
+
+    ``compute(left, right, spec=, batch_axes=, platform=, on_one_device=, shape=)`` computes the batched map. The
+    platform is ``None`` if it is not one of `PLATFORMS`.
     """
-    primitive = _Bilinear(name)
-    primitive.def_impl(partial(_run_alone, primitive))
-    primitive.def_abstract_eval(partial(_abstract_evaluation, plain))
-    batching.fancy_primitive_batchers[primitive] = partial(_batch, primitive)
-    mlir.register_lowering(primitive, partial(_lower, partial(compute, None)))
-    for platform in PLATFORMS:
-        mlir.register_lowering(primitive, partial(_lower, partial(compute, platform)), platform=platform)
-    return primitive
 
+    def __init__(self, name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array]) -> None:
+        super().__init__(name)
+        self.def_impl(partial(_run_eagerly, self))
+        self.def_abstract_eval(partial(_evaluate_abstractly, plain))
+        batching.fancy_primitive_batchers[self] = partial(_batch, self)
+        for platform in (None, *PLATFORMS):
+            mlir.register_lowering(self, partial(_lower, partial(compute, platform=platform)), platform=platform)
 
-class _Bilinear(Primitive):
-    """Gives `jax.experimental.jet` its rule when it is bound, if somebody has imported that module by then."""
+    def define_transposes(self, left: Transpose, right: Transpose) -> None:
+        """Set the derivatives by the transposed maps with respect to the left and to the right operand."""
+        ad.defbilinear(self, partial(_transpose_left, left), partial(_transpose_right, right))
+
+    def __call__(self, spec: Hashable, left: jax.Array, right: jax.Array) -> jax.Array:
+        # Under `jax.shard_map` the operands of a primitive must vary over the same mesh axes.
+        return self.bind(*vary_alike(left, right), spec=spec, batch_axes=BatchAxes())
 
     def bind(self, *operands: Any, **params: Any) -> Any:
+        # The rule for `jax.experimental.jet` is added once that module is imported, so that jaxbn does not import it.
         jet = sys.modules.get("jax.experimental.jet")
         if jet is not None:
             jet.jet_rules.setdefault(self, partial(_taylor, self))
         return super().bind(*operands, **params)
 
 
-def define_derivatives(primitive: Primitive, left: tuple[Primitive, bool], right: tuple[Primitive, bool]) -> None:
-    """Each operand's transposed map, and whether the cotangent is that map's left operand."""
-    ad.defbilinear(primitive, partial(_transpose_left, *left), partial(_transpose_right, *right))
-
-
-def bind(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
-    """The map of one pair of operands. Under `jax.shard_map` both are first made to vary over the same mesh axes."""
-    left, right = vary_alike(left, right)
-    return primitive.bind(left, right, members=Members(), **params)
-
-
-def _run_alone(primitive: Primitive, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
-    with jax.disable_jit(False):  # As JAX's own primitives, which are compiled whatever the user sets.
-        return _compiled(primitive, **params)(left, right)
+def _run_eagerly(map_: BilinearMap, left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
+    with jax.disable_jit(False):  # JAX's own primitives are compiled under `jax.disable_jit` as well.
+        return _compiled(map_, **params)(left, right)
 
 
 @cache
-def _compiled(primitive: Primitive, **params: Any) -> Callable[..., jax.Array]:
-    return jax.jit(partial(primitive.bind, **params))
+def _compiled(map_: BilinearMap, **params: Any) -> Callable[..., jax.Array]:
+    return jax.jit(partial(map_.bind, **params))
 
 
-def _abstract_evaluation(
-    plain: Callable[..., jax.Array], left: Any, right: Any, *, members: Members, **params: Any
+def _evaluate_abstractly(
+    plain: Callable[..., jax.Array], left: Any, right: Any, *, spec: Hashable, batch_axes: BatchAxes
 ) -> Any:
-    family = partial(plain, **params)
-    for axes, count in (((None, 0), members.right), ((0, None), members.left), ((0, 0), members.both)):
+    batched = partial(plain, spec)
+    for axes, count in (((None, 0), batch_axes.right), ((0, None), batch_axes.left), ((0, 0), batch_axes.both)):
         for _ in range(count):
-            family = jax.vmap(family, in_axes=axes)
-    return jax.make_jaxpr(family)(left, right).out_avals[0]
+            batched = jax.vmap(batched, in_axes=axes)
+    return jax.make_jaxpr(batched)(left, right).out_avals[0]
 
 
-def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, members: Members, **params: Any) -> Any:
-    """Lowers what ``compute`` traces to, free of explicit shardings: the program has those of the operands already."""
+def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, **params: Any) -> Any:
+    """Lower ``compute`` without explicit shardings: the operands in the program have theirs already."""
     bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     shape = context.avals_out[0].shape
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        compute = partial(compute, _on_one_device(context), shape, members)
+        compute = partial(compute, on_one_device=_is_on_one_device(context), shape=shape)
         lower = mlir.lower_fun(compute, multiple_results=False)
         return lower(context.replace(avals_in=bare), *operands, **params)
 
 
-def _on_one_device(context: Any) -> bool:
-    """Whether the arrays are whole, or one device's part under `jax.shard_map`, and no partitioner divides them."""
+def _is_on_one_device(context: Any) -> bool:
+    """Whether no partitioner will divide the arrays: they are whole, or one device's part under `jax.shard_map`."""
     axes = context.module_context.axis_context
     if hasattr(axes, "manual_axes"):
         return axes.manual_axes == frozenset(axes.mesh.axis_names)
     return getattr(axes, "num_devices", None) == 1
 
 
-def _batch(primitive: Primitive, _: Any, operands: Any, axes: Any, *, members: Members, **params: Any) -> Any:
+def _batch(map_: BilinearMap, _: Any, operands: Any, axes: Any, *, spec: Hashable, batch_axes: BatchAxes) -> Any:
     (left, right), (left_axis, right_axis) = operands, axes
-    both, left_only, right_only = members
+    both, left_only, right_only = batch_axes
     result_axis = None
     if left_axis is not None and right_axis is not None:
         left, right = jnp.moveaxis(left, left_axis, 0), jnp.moveaxis(right, right_axis, 0)
-        members, result_axis = members._replace(both=both + 1), 0
+        batch_axes, result_axis = batch_axes._replace(both=both + 1), 0
     elif left_axis is not None:
         left = jnp.moveaxis(left, left_axis, both)
-        members, result_axis = members._replace(left=left_only + 1), both
+        batch_axes, result_axis = batch_axes._replace(left=left_only + 1), both
     elif right_axis is not None:
         right = jnp.moveaxis(right, right_axis, both)
-        members, result_axis = members._replace(right=right_only + 1), both + left_only
-    return primitive.bind(left, right, members=members, **params), result_axis
+        batch_axes, result_axis = batch_axes._replace(right=right_only + 1), both + left_only
+    return map_.bind(left, right, spec=spec, batch_axes=batch_axes), result_axis
 
 
-def _taylor(primitive: Primitive, operands: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
-    """The product of two polynomials in t: of each power, the sum over the pairs of coefficients that make it."""
+def _taylor(map_: BilinearMap, operands: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
+    """The product of two polynomials in t: for each power, the sum over the pairs of coefficients that make it."""
     left, right = ([operand, *terms] for operand, terms in zip(operands, series, strict=True))
-    product = partial(primitive.bind, **params)
+    product = partial(map_.bind, **params)
     powers = (zip(left[: power + 1], reversed(right[: power + 1]), strict=True) for power in range(len(left)))
     first, *others = (reduce(jnp.add, starmap(product, pairs)) for pairs in powers)
     return first, others
 
 
 def _transpose_left(
-    primitive: Primitive,
-    cotangent_first: bool,
-    cotangent: Any,
-    left: Any,
-    right: Any,
-    *,
-    members: Members,
-    **params: Any,
+    transpose: Transpose, cotangent: Any, left: Any, right: Any, *, spec: Hashable, batch_axes: BatchAxes
 ) -> jax.Array:
-    both, left_only, right_only = members
-    # Shared with the right operand are the axes of both and of the right alone: they go to the front.
-    own = range(both, both + left_only)
-    cotangent = jnp.moveaxis(cotangent, own, range(both + right_only, both + right_only + left_only))
-    result = _bind_transposed(primitive, cotangent_first, cotangent, right, both + right_only, left_only, params)
-    return _summed(result, both, right_only).astype(left.aval.dtype)
+    both, left_only, right_only = batch_axes
+    # The cotangent shares the axes of both operands and of the right one with the right operand: they go to the front.
+    unshared = range(both, both + left_only)
+    cotangent = jnp.moveaxis(cotangent, unshared, range(both + right_only, both + right_only + left_only))
+    result = _transposed(transpose, spec, cotangent, right, shared=both + right_only, unshared=left_only)
+    return _sum_axes(result, both, right_only).astype(left.aval.dtype)
 
 
 def _transpose_right(
-    primitive: Primitive,
-    cotangent_first: bool,
-    cotangent: Any,
-    left: Any,
-    right: Any,
-    *,
-    members: Members,
-    **params: Any,
+    transpose: Transpose, cotangent: Any, left: Any, right: Any, *, spec: Hashable, batch_axes: BatchAxes
 ) -> jax.Array:
-    both, left_only, right_only = members
-    result = _bind_transposed(primitive, cotangent_first, cotangent, left, both + left_only, right_only, params)
-    return _summed(result, both, left_only).astype(right.aval.dtype)
+    both, left_only, right_only = batch_axes
+    result = _transposed(transpose, spec, cotangent, left, shared=both + left_only, unshared=right_only)
+    return _sum_axes(result, both, left_only).astype(right.aval.dtype)
 
 
-def _summed(result: jax.Array, first: int, count: int) -> jax.Array:
+def _sum_axes(result: jax.Array, first: int, count: int) -> jax.Array:
     return jnp.sum(result, tuple(range(first, first + count))) if count else result
 
 
-def _bind_transposed(
-    primitive: Primitive,
-    cotangent_first: bool,
-    cotangent: Any,
-    other: Any,
-    shared: int,
-    own: int,
-    params: dict[str, Any],
+def _transposed(
+    transpose: Transpose, spec: Hashable, cotangent: Any, other: Any, *, shared: int, unshared: int
 ) -> jax.Array:
-    """The transposed map of a cotangent with ``shared`` axes in common with ``other`` and then ``own`` of its own."""
-    cotangent, other = like_operand(cotangent, other)
-    if cotangent_first:
-        return primitive.bind(cotangent, other, members=Members(shared, own, 0), **params)
-    return primitive.bind(other, cotangent, members=Members(shared, 0, own), **params)
+    """The transposed map of a cotangent with ``shared`` batch axes, which ``other`` has too, then ``unshared`` ones."""
+    cotangent, other = in_one_dtype(cotangent, other)
+    if transpose.cotangent_first:
+        return transpose.map.bind(cotangent, other, spec=spec, batch_axes=BatchAxes(shared, unshared, 0))
+    return transpose.map.bind(other, cotangent, spec=spec, batch_axes=BatchAxes(shared, 0, unshared))

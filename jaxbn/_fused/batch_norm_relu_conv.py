@@ -27,8 +27,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._conv.arguments import Options, arithmetic_of, conv_arguments
-from jaxbn._conv.rules import ConvConfig, ConvResiduals, conv_bwd, conv_fwd
+from jaxbn._conv.conv import ConvResiduals, conv_bwd, conv_fwd
+from jaxbn._conv.options import ConvConfig, ConvOptions
 from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
 from jaxbn._norm.maps import Residuals, normalise, normalised, pullback
 from jaxbn._norm.moments import Moments
@@ -107,22 +107,30 @@ def batch_norm_relu_conv(
     """
     function = "batch_norm_relu_conv"
     x, gamma, beta, kernel, bias = as_arrays(function, x=x, gamma=gamma, beta=beta, kernel=kernel, bias=bias)
-    options = Options(
-        function, stride, padding, dilation, groups, flip_kernel, dimension_numbers, preferred_element_type, algorithm
+    options = ConvOptions(
+        function=function,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        flip_kernel=flip_kernel,
+        dimension_numbers=dimension_numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        algorithm=algorithm,
     )
-    layout, geometry = conv_arguments(options, x, kernel, bias)
+    conv = options.resolve(x, kernel, bias)
     norm = training_config(
         function,
         x,
         gamma,
         beta,
-        axis=layout.x[-1],
+        axis=conv.layout.x[-1],
         epsilon=epsilon,
         axis_name=axis_name,
         axis_index_groups=axis_index_groups,
         rectified=True,
     )
-    conv = ConvConfig(layout, flip_kernel, geometry, arithmetic_of(options, geometry, precision))
     gamma, beta = along_devices(norm, x, gamma, beta)
     kernel, bias = (kernel, bias) if norm.devices is None else norm.devices.own(kernel, bias)
     arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.names)

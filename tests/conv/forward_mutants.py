@@ -1,14 +1,12 @@
-"""Mutants whose value is another as well: there is no derivative to compare then, and the check says so."""
+"""Mutants that change the value as well. The check then reports the value, and compares no derivative."""
 
-from tests.conv.mutants import FLIPPED, PLAIN
+from tests.conv.mutants import FLIPPED, PLAIN, not_flipped
 from tests.support.mutants import forward
 
-Y_OF_CONV = "    y = convolve(*how, layout.canonical_x(x), layout.canonical_kernel(kernel, flip=flip))"
-PLUS_BIAS = "return y if bias is None else y + along_channels(bias, y)"
+Y_OF_CONV = "    y = convolution(spec, layout.canonical_x(x), layout.canonical_kernel(kernel))"
+PLUS_BIAS = "y if bias is None else y + along_channels(bias, y)"
 
 FORWARDS = [
-    forward("_conv.rules", "kernel not flipped", Y_OF_CONV, Y_OF_CONV.replace("flip=flip", "flip=False"), FLIPPED),
-    forward(
-        "_conv.rules", "bias dropped", "return y if bias is None else y + along_channels(bias, y)", "return y", PLAIN
-    ),
+    forward("_conv.conv", "kernel not flipped", Y_OF_CONV, not_flipped(Y_OF_CONV), FLIPPED),
+    forward("_conv.conv", "bias dropped", PLUS_BIAS, "y", PLAIN),
 ]

@@ -1,5 +1,6 @@
 """Mutants of the convolution rules, of the maps' algorithms and of what they are made of."""
 
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ FLIPPED = conv((2, 5, 5, 3), (3, 3, 3, 3), flip_kernel=True)
 # Three outputs along each axis whichever of stride and dilation is which.
 STRIDE_AND_DILATION = conv((2, 7, 7, 2), (3, 3, 2, 3), stride=(1, 2), dilation=(2, 1))
 # The last row is in no window.
-LEFT_OVER = conv((2, 6, 5, 3), (3, 2, 3, 4), stride=(2, 1))
+UNREACHED_ROW = conv((2, 6, 5, 3), (3, 2, 3, 4), stride=(2, 1))
 # A cube of one shape with its kernel.
 CUBE = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME)
 SEVERAL_GROUPS = conv((2, 5, 4, 10), (3, 2, 5, 10), groups=2)
@@ -34,23 +35,22 @@ CHANNELS_FIRST = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME, dimension_numbers=("NC
 TRANSPOSED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", stride=2)
 TRANSPOSED_FLIPPED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", flip_kernel=True)
 
-DX = "    dx = input_gradient(*how, *like_operand(dy, kernel)).astype(x.dtype)\n"
-DKERNEL = "    dkernel = kernel_gradient(*how, *like_operand(dy, x)[::-1]).astype(kernel.dtype)\n"
+DX = "    dx = input_gradient(spec, dy, kernel).astype(residuals.x.dtype)  # D5\n"
+DKERNEL = "    dkernel = kernel_gradient(spec, x, dy).astype(residuals.kernel.dtype)  # D7\n"
 DBIAS = "channel_sum(dy).astype(bias.dtype)"
-RESIDUALS = "_plus_bias(y, bias)), ConvResiduals(x, kernel, bias)\n\n\ndef conv_bwd("
-OPERANDS = (
-    "    x, kernel = layout.canonical_x(residuals.x), layout.canonical_kernel(residuals.kernel, flip=flip)\n"
-    "    dx = input_gradient("
-)
-RESULTS = "    return layout.restore_x(dx), layout.restore_kernel(dkernel, flip=flip), dbias\n\n\n_conv.defvjp"
-DX_T = "    dx = convolve(*how, *like_operand(dy, kernel)).astype(x.dtype)\n"
-DKERNEL_T = "    dkernel = kernel_gradient(*how, *like_operand(dy, x)).astype(kernel.dtype)\n"
-OPERANDS_T = OPERANDS.replace("input_gradient", "convolve")
-RESULTS_T = RESULTS.replace("_conv.", "_conv_transpose.")
+RESIDUALS = "    return layout.restore_y(y), ConvResiduals(x, kernel, bias)\n"
+OPERANDS = "in_one_dtype(dy, layout.canonical_x(x), layout.canonical_kernel(kernel))"
+RESULTS = "    return layout.restore_x(dx), layout.restore_kernel(dkernel), dbias\n"
+DX_T = "    dx = convolution(spec, dy, kernel).astype(residuals.x.dtype)  # D3\n"
+DKERNEL_T = "    dkernel = kernel_gradient(spec, dy, x).astype(residuals.kernel.dtype)  # D7\n"
 
 
 def of_rule(name: str, old: str, new: str, case: Case = PLAIN, cause: str | None = None, **more: Any) -> Mutant:
-    return Mutant(name, "_conv.rules", old, new, case, cause, **more)
+    return Mutant(name, "_conv.conv", old, new, case, cause, **more)
+
+
+def of_transposed_rule(name: str, old: str, new: str, case: Case, cause: str | None = None) -> Mutant:
+    return Mutant(f"transposed: {name}", "_conv.conv_transpose", old, new, case, cause)
 
 
 def after(line: str, change: str) -> tuple[str, str]:
@@ -58,9 +58,14 @@ def after(line: str, change: str) -> tuple[str, str]:
     return line, line + f"    {change}\n"
 
 
+def not_flipped(text: str) -> str:
+    """The text with a layout that does not flip the kernel."""
+    return re.sub(r"layout\.(\w+_kernel)", r"layout._replace(flip_kernel=False).\1", text)
+
+
 def of_bfloat16(line: str) -> str:
     """The line with both operands in bfloat16, in which it is summed then."""
-    return line.replace(").astype", ")).astype").replace("*like", "*(each.astype('bfloat16') for each in like")
+    return re.sub(r" (x|dy|kernel)([,)])", r" \1.astype('bfloat16')\2", line)
 
 
 SIGN, FACTOR, ZERO = "the sign: got is", "a constant factor: got is ", "zero: nothing comes back"
@@ -83,24 +88,22 @@ CONVOLUTION = [
         DBIAS.replace(".as", " / (dy.size // dy.shape[-1])).as").replace("ch", "(ch"),
         cause="1/m with m = 50",
     ),
-    of_rule(
-        "dx: by the number of groups", *after(DX, "dx = dx * config.geometry.groups"), SEVERAL_GROUPS, FACTOR + "2"
-    ),
+    of_rule("dx: by the number of groups", *after(DX, "dx = dx * spec.geometry.groups"), SEVERAL_GROUPS, FACTOR + "2"),
     # Sums.
     of_rule("dbias: the first image alone", DBIAS, DBIAS.replace("dy", "dy[:1]"), cause="missing sum over axis 0"),
     of_rule(
         "dkernel: the first image alone",
         DKERNEL,
-        DKERNEL.replace("(dy, x)", "(dy[:1], x[:1])"),
+        DKERNEL.replace("x, dy", "x[:1], dy[:1]"),
         cause="missing sum over axis 0",
     ),
-    of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("(dy, x)", "(dy[:-1], x[:-1])")),
+    of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("x, dy", "x[:-1], dy[:-1]")),
     of_rule("dbias: not summed", DBIAS, "dy", cause="a missing sum over a broadcast axis"),
     of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy, 1"), CUBE, "axes 1 and 3 are exchanged"),
     Mutant("dbias: mean over an axis", "_channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
     # Flips and transpositions.
-    of_rule("dx: kernel not flipped", OPERANDS, OPERANDS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
-    of_rule("dkernel: not flipped back", RESULTS, RESULTS.replace("flip=flip", "flip=False"), FLIPPED, "flipped along"),
+    of_rule("dx: kernel not flipped", OPERANDS, not_flipped(OPERANDS), FLIPPED, "flipped along"),
+    of_rule("dkernel: not flipped back", RESULTS, not_flipped(RESULTS), FLIPPED, "flipped along"),
     of_rule(
         "dx: in and out swapped",
         DX,
@@ -129,7 +132,7 @@ CONVOLUTION = [
     ),
     of_rule("dx: height and width swapped", *after(DX, "dx = dx.swapaxes(1, 2)"), SQUARE, "transposed: axes 1 and 2"),
     of_rule("dx: flipped", *after(DX, "dx = dx[:, ::-1]"), cause="flipped along axis 1"),
-    of_rule("dx and dkernel swapped", RESULTS, "    return dkernel, dx, dbias\n\n\n_conv.defvjp", CUBE, "swapped"),
+    of_rule("dx and dkernel swapped", RESULTS, "    return dkernel, dx, dbias\n", CUBE, "swapped"),
     Mutant(
         "adjoint kernel not rotated",
         "_conv.algorithms.dense",
@@ -164,8 +167,8 @@ CONVOLUTION = [
     Mutant(
         "layout of dkernel: flipped along one axis",
         "_conv.layout",
-        "jnp.flip(kernel, axis=range(kernel.ndim - 2)) if flip else kernel\n        return",
-        "jnp.flip(kernel, axis=1) if flip else kernel\n        return",
+        "self._flip(kernel), tuple(",
+        "jnp.flip(kernel, axis=1) if self.flip_kernel else kernel, tuple(",
         FLIPPED,
         "flipped along axis 0",
     ),
@@ -174,32 +177,32 @@ CONVOLUTION = [
     Mutant(
         "dx: padding one off below",
         "_conv.geometry",
-        "(extent - 1 - low, size + low - spread)",
-        "(extent - low, size + low - spread - 1)",
+        "(extent - 1 - low, dilated_input + low - dilated_output)",
+        "(extent - low, dilated_input + low - dilated_output - 1)",
         PLAIN,
         "shifted by 1",
     ),
     Mutant(
         "dx: padding one off above",
         "_conv.geometry",
-        "(extent - 1 - low, size + low - spread)",
-        "(extent - 2 - low, size + low - spread + 1)",
+        "(extent - 1 - low, dilated_input + low - dilated_output)",
+        "(extent - 2 - low, dilated_input + low - dilated_output + 1)",
         PLAIN,
         "shifted by -1",
     ),
     Mutant(
         "dkernel: padding one off below",
         "_conv.geometry",
-        "(low, extent - 1 + spread - size - low)",
-        "(low + 1, extent - 2 + spread - size - low)",
+        "(low, extent - 1 + dilated_output - dilated_input - low)",
+        "(low + 1, extent - 2 + dilated_output - dilated_input - low)",
         SQUARE,
         "shifted by 1",
     ),
     Mutant(
         "dkernel: padding one off above",
         "_conv.geometry",
-        "(low, extent - 1 + spread - size - low)",
-        "(low - 1, extent + spread - size - low)",
+        "(low, extent - 1 + dilated_output - dilated_input - low)",
+        "(low - 1, extent + dilated_output - dilated_input - low)",
         SQUARE,
         "shifted by -1",
     ),
@@ -220,7 +223,7 @@ CONVOLUTION = [
         ),
         cause="it is zero at [3] of the 4 indices of axis 1",
     ),
-    of_rule("dx: rows that the stride leaves over dropped", *after(DX, "dx = dx[:, :-1]"), LEFT_OVER, "rows"),
+    of_rule("dx: rows that no window reaches dropped", *after(DX, "dx = dx[:, :-1]"), UNREACHED_ROW, "rows"),
     # Algorithms.
     Mutant(
         "patches: dx shifted",
@@ -279,24 +282,24 @@ CONVOLUTION = [
     Mutant(
         "groups: dkernel of x's channels reversed",
         "_conv.algorithms.grouped",
-        '"kernel_gradient", geometry, arithmetic, x, dy',
-        '"kernel_gradient", geometry, arithmetic, x[..., ::-1], dy',
+        '"kernel_gradient", geometry, context, x, dy',
+        '"kernel_gradient", geometry, context, x[..., ::-1], dy',
         SEVERAL_GROUPS,
         "flipped along axis 3",
     ),
     Mutant(
         "groups: dx of dy's channels reversed",
         "_conv.algorithms.grouped",
-        '"input_gradient", geometry, arithmetic, dy',
-        '"input_gradient", geometry, arithmetic, dy[..., ::-1]',
+        '"input_gradient", geometry, context, dy',
+        '"input_gradient", geometry, context, dy[..., ::-1]',
         SEVERAL_GROUPS,
         "flipped along axis 3",
     ),
     Mutant(
         "groups: dx of the next group's kernel",
         "_conv.algorithms.grouped",
-        "arithmetic, dy, kernel)",
-        "arithmetic, dy, jnp.roll(kernel, 5, -1))",
+        "context, dy, kernel)",
+        "context, dy, jnp.roll(kernel, 5, -1))",
         SEVERAL_GROUPS,
     ),
     Mutant(
@@ -337,42 +340,42 @@ CONVOLUTION = [
     of_rule("dbias in float32", DBIAS, "channel_sum(dy)", dtype=jnp.bfloat16),
     Mutant(
         "dy twice",
-        "_conv.arithmetic",
-        "return cotangent.astype(operand.dtype), operand",
-        "return 2 * cotangent.astype(operand.dtype), operand",
+        "_conv.spec",
+        "return cotangent.astype(operands[0].dtype), *operands",
+        "return 2 * cotangent.astype(operands[0].dtype), *operands",
         PLAIN,
         FACTOR + "2 (2",
     ),
     # Transposed.
-    of_rule("transposed: dx: sign", *after(DX_T, "dx = -dx"), TRANSPOSED, SIGN),
-    of_rule("transposed: dkernel: sign", *after(DKERNEL_T, "dkernel = -dkernel"), TRANSPOSED, SIGN),
-    of_rule(
-        "transposed: dkernel: in and out swapped",
+    of_transposed_rule("dx: sign", *after(DX_T, "dx = -dx"), TRANSPOSED, SIGN),
+    of_transposed_rule("dkernel: sign", *after(DKERNEL_T, "dkernel = -dkernel"), TRANSPOSED, SIGN),
+    of_transposed_rule(
+        "dkernel: in and out swapped",
         *after(DKERNEL_T, "dkernel = dkernel.swapaxes(2, 3)"),
         TRANSPOSED,
         "transposed: axes 2 and 3",
     ),
-    of_rule(
-        "transposed: dx: kernel not flipped",
-        OPERANDS_T,
-        OPERANDS_T.replace("flip=flip", "flip=False"),
+    of_transposed_rule(
+        "dx: kernel not flipped",
+        OPERANDS,
+        not_flipped(OPERANDS),
         TRANSPOSED_FLIPPED,
         "flipped along",
     ),
-    of_rule(
-        "transposed: dkernel: not flipped back",
-        RESULTS_T,
-        RESULTS_T.replace("flip=flip", "flip=False"),
+    of_transposed_rule(
+        "dkernel: not flipped back",
+        RESULTS,
+        not_flipped(RESULTS),
         TRANSPOSED_FLIPPED,
         "flipped along",
     ),
-    of_rule(
-        "transposed: dkernel: roles not swapped", DKERNEL_T, DKERNEL_T.replace("x))", "x)[::-1])"), TRANSPOSED_FLIPPED
+    of_transposed_rule(
+        "dkernel: roles not swapped", DKERNEL_T, DKERNEL_T.replace("dy, x", "x, dy"), TRANSPOSED_FLIPPED
     ),
     # Under transformations alone.
     of_rule("dx: not differentiated again", *after(DX, "dx = lax.stop_gradient(dx)"), transforms=("grad of grad",)),
     Mutant(
-        "vmap: members of the left operand reversed",
+        "vmap: batch axis of the left operand reversed",
         "_conv.primitives",
         "jnp.moveaxis(left, left_axis, both)",
         "jnp.moveaxis(left, left_axis, both)[::-1]",
@@ -381,7 +384,7 @@ CONVOLUTION = [
         ("vmap of the pullback",),
     ),
     Mutant(
-        "vmap: members of the right operand reversed",
+        "vmap: batch axis of the right operand reversed",
         "_conv.primitives",
         "right = jnp.moveaxis(right, right_axis, both)",
         "right = jnp.moveaxis(right, right_axis, both)[::-1]",
@@ -390,10 +393,10 @@ CONVOLUTION = [
         ("vmap of the pullback",),
     ),
     Mutant(
-        "vmap: members of both paired wrongly",
-        "_conv.families",
-        "lax.map(member, (left, right))",
-        "lax.map(member, (left, right[::-1]))",
+        "vmap: batch axes of both operands paired wrongly",
+        "_conv.batching",
+        "lax.map(compute_pair, (left, right))",
+        "lax.map(compute_pair, (left, right[::-1]))",
         PLAIN,
         "only under vmap",
         ("vmap",),

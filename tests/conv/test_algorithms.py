@@ -11,11 +11,11 @@ import pytest
 from jax import lax
 
 import jaxbn
-from jaxbn._conv.algorithms import ALGORITHMS
-from jaxbn._conv.algorithms.table import MAPS
-from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.algorithms.algorithm import Context
+from jaxbn._conv.algorithms.table import ALGORITHMS, MAPS, run
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
+from jaxbn._conv.spec import Arithmetic
 from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
 from tests.support.cases import Case
 from tests.support.compare import assert_close, cotangents, pullback
@@ -78,10 +78,10 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        # What is chosen for another platform is as right on this one.
+        # An algorithm for another platform must be right on this one too.
         got = {
-            (name, map_name, platform): getattr(ALGORITHMS[name], map_name)(
-                geometry, Arithmetic(platform=platform), *operands[map_name]
+            (name, map_name, platform): run(
+                map_name, geometry, Context(Arithmetic(), platform, False, run), *operands[map_name], name
             )
             for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
         }

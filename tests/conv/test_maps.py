@@ -1,4 +1,4 @@
-"""The maps as primitives: every derivative, every transformation, and ``lax``'s own function over them."""
+"""The bilinear maps as primitives, in every derivative and transformation; `conv_general_dilated` against ``lax``'s."""
 
 from functools import partial
 
@@ -67,18 +67,18 @@ def test_derivatives(derivative: str, groups: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
 @pytest.mark.parametrize("derivative", ["jvp", "grad", "grad of grad"])
-def test_families(derivative: str, axes: tuple, groups: int) -> None:
+def test_batched_operands(derivative: str, axes: tuple, groups: int) -> None:
     x = _normal(2, 5, 7, 4) if axes[0] is None else _normal(3, 2, 5, 7, 4)
     kernel = _normal(3, 2, 4 // groups, 6) if axes[1] is None else _normal(3, 3, 2, 4 // groups, 6)
     got, want = (jax.jit(jax.vmap(DERIVATIVES[derivative](function), axes))(x, kernel) for function in _both(groups))
     _same(got, want)
-    # The other order: the derivative of a family sums what its members share.
+    # The other order: the derivative of a batched map is summed over the batch axes that an operand does not have.
     got, want = (jax.jit(DERIVATIVES["grad"](jax.vmap(function, axes)))(x, kernel) for function in _both(groups))
     _same(got, want)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_families_of_families(groups: int) -> None:
+def test_nested_batch_axes(groups: int) -> None:
     x, kernel = _normal(5, 2, 2, 5, 4, 7), _normal(3, 3, 2, 4 // groups, 6, 2)
 
     def nested(function):
@@ -90,9 +90,9 @@ def test_families_of_families(groups: int) -> None:
         _same(got, want)
 
 
-def test_on_the_cpu_the_program_does_not_grow_with_the_members() -> None:
-    def lines(members: int) -> int:
-        x, kernel = jnp.zeros((members, 2, 5, 7, 4)), jnp.zeros((members, 3, 2, 4, 6))
+def test_on_the_cpu_the_program_does_not_grow_with_the_batch_axis() -> None:
+    def lines(size: int) -> int:
+        x, kernel = jnp.zeros((size, 2, 5, 7, 4)), jnp.zeros((size, 3, 2, 4, 6))
         gradient = jax.vmap(jax.grad(partial(_loss, jaxbn.convolve), (0, 1)))
         text = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
         assert "stablehlo.while" in text
@@ -107,9 +107,9 @@ def test_a_frozen_operand_costs_nothing() -> None:
         assert absent not in str(jax.make_jaxpr(jax.grad(partial(_loss, jaxbn.convolve), argument))(x, kernel))
 
 
-@pytest.mark.parametrize(("members", "batch"), [(0, 2), (3, 0)])
-def test_nothing_gives_nothing(members: int, batch: int) -> None:
-    x, kernel = jnp.zeros((members, batch, 5, 7, 4)), jnp.ones((members, 3, 2, 4, 6))
+@pytest.mark.parametrize(("size", "batch"), [(0, 2), (3, 0)])
+def test_empty_operands_give_empty_results_and_zero_gradients(size: int, batch: int) -> None:
+    x, kernel = jnp.zeros((size, batch, 5, 7, 4)), jnp.ones((size, 3, 2, 4, 6))
     dx, dkernel = jax.vmap(jax.grad(partial(_loss, jaxbn.convolve), (0, 1)))(x, kernel)
     assert (dx.shape, dkernel.shape) == (x.shape, kernel.shape)
     assert not np.any(dkernel)
@@ -150,7 +150,7 @@ def test_meshes(function, kind: AxisType) -> None:
 
 
 def _per_image(function, x, kernel):
-    """A loss that is the sum of the images' own."""
+    """A loss that is a sum over the images."""
     return jnp.sum(jnp.sin(function(x, kernel)))
 
 
@@ -198,7 +198,7 @@ GENERAL = [
     ((2, 4, 9), (6, 4, 3), {"window_strides": (2,), "padding": ((3, -1),)}),
     ((2, 4, 5, 4, 6), (6, 4, 3, 2, 1), {"window_strides": (2, 1, 1), "padding": "SAME"}),
     ((2, 4), (6, 4), {"window_strides": (), "padding": ()}),
-    # Images of no rows, of which the padding alone is seen.
+    # Images without rows, so that the windows see only padding.
     ((2, 2, 0, 4), (4, 2, 1, 2), {"window_strides": (1, 2), "padding": ((1, 0), (0, 1)), "rhs_dilation": (2, 2)}),
     (
         (2, 6, 7, 4),
@@ -249,7 +249,7 @@ def test_gradient_maps_transpose_the_convolution() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("axes", [(0, None), (None, 0)])
-def test_families_of_one_operand_of_a_gradient(axes: tuple, groups: int) -> None:
+def test_one_batched_operand_of_a_gradient(axes: tuple, groups: int) -> None:
     options = {"groups": groups, **OPTIONS}
     x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4 // groups, 6)
     y, pullback = jax.vjp(partial(jaxbn.reference.conv, **options), x, kernel)
@@ -263,5 +263,5 @@ def test_families_of_one_operand_of_a_gradient(axes: tuple, groups: int) -> None
     scales = jnp.arange(1.0, 4.0).reshape(3, 1, 1, 1, 1)
     dx, dkernel = pullback(y)
     for function, operands, want in ((of_kernel, (x, y), dkernel), (of_input, (y, kernel), dx)):
-        family = [value[None] * scales if axis == 0 else value for value, axis in zip(operands, axes, strict=True)]
-        _same(jax.jit(jax.vmap(function, axes))(*family), want[None] * scales)
+        batched = [value[None] * scales if axis == 0 else value for value, axis in zip(operands, axes, strict=True)]
+        _same(jax.jit(jax.vmap(function, axes))(*batched), want[None] * scales)

@@ -41,7 +41,7 @@ def test_there_are_as_many_as_are_meant_to_be() -> None:
 
 def test_a_mutant_whose_place_is_gone_is_an_error() -> None:
     gone, twice = (CONVOLUTION[0]._replace(old=old) for old in ("no such text", "dkernel"))
-    for mutant, count in ((gone, "0 times"), (twice, "times in jaxbn._conv.rules, once is wanted")):
+    for mutant, count in ((gone, "0 times"), (twice, "times in jaxbn._conv.conv, once is wanted")):
         with pytest.raises(MutantGoneError, match=count), mutated(mutant):
             pass
 

@@ -90,14 +90,14 @@ def test_the_maps_of_sizes_that_are_not_known() -> None:
         assert_close(exported.call(x, kernel, dy), want, 1e-12)
 
 
-def test_a_family_of_a_size_that_is_not_known() -> None:
+def test_a_batch_axis_of_symbolic_size() -> None:
     structs = symbolic("n, 2, 5, 3", "n, 2, 3, 4", "2, 3, 4")
 
-    def families(x: jax.Array, kernels: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    def batched(x: jax.Array, kernels: jax.Array, kernel: jax.Array) -> list[jax.Array]:
         return [jax.vmap(jaxbn.conv)(x, kernels), jax.vmap(jaxbn.conv, (0, None))(x, kernel)]
 
-    exported = export_pullback(families, structs)
+    exported = export_pullback(batched, structs)
     for n in (1, 2, 5):
         arrays = concrete(structs, {"n": n})
-        dy = cotangents(jax.eval_shape(families, *arrays), n)
-        assert_close(exported.call(arrays, dy), pullback(families, arrays, dy), 1e-12)
+        dy = cotangents(jax.eval_shape(batched, *arrays), n)
+        assert_close(exported.call(arrays, dy), pullback(batched, arrays, dy), 1e-12)

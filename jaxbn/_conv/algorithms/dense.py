@@ -1,17 +1,16 @@
-"""Each map as one convolution of XLA's, in its canonical layout: the algorithm that always applies.
+"""Each map as one convolution of XLA in its canonical layout: the algorithm that always applies.
 
-Autodiff writes the gradients as convolutions whose dimension numbers name other axes batch and features. XLA's CPU
-compiler runs only the canonical NHWC · HWIO form fast everywhere: the others fall to a naive loop inside a ``while``,
-which is what `jax.lax.scan` becomes. So the axes are brought to their places by transpositions. A large batch is done
-in `pieces`.
+Autodiff writes the gradients as convolutions whose dimension numbers call other axes batch and features. XLA's CPU
+compiler runs only the canonical form, NHWC · HWIO, fast everywhere: inside a ``while``, which is what `jax.lax.scan`
+becomes, other forms are computed by a naive loop. So explicit transpositions bring the axes to their canonical places.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbn._conv.algorithms import pieces
-from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.algorithms import micro_batches
+from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes
 from jaxbn._conv.layout import CHANNELS_LAST
 from jaxbn._sizes import is_known
@@ -21,21 +20,21 @@ def applies(geometry: ConvGeometry) -> bool:
     return True
 
 
-def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return pieces.joined(_convolve, geometry, arithmetic, x, kernel)
+def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return micro_batches.concatenate(_convolve, geometry, context, x, kernel)
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Slides the rotated kernel along the spread ``dy`` (D6)."""
-    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
+def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Slide the rotated kernel along the dilated ``dy`` (D6)."""
+    return convolve(geometry.adjoint, context, dy, adjoint_kernel(kernel, geometry.groups))
 
 
-def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """Slides the spread ``dy`` along ``x`` (D8)."""
-    return pieces.summed(_kernel_gradient, geometry, arithmetic, x, dy)
+def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Slide the dilated ``dy`` along ``x`` (D8)."""
+    return micro_batches.accumulate(_kernel_gradient, geometry, context, x, dy)
 
 
-def _convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
     x, padding, input_dilation = _with_known_padding(x, geometry.padding, geometry.input_dilation)
     return lax.conv_general_dilated(
         x,
@@ -46,12 +45,12 @@ def _convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kern
         rhs_dilation=geometry.dilation,
         feature_group_count=geometry.groups,
         dimension_numbers=CHANNELS_LAST[x.ndim],
-        **arithmetic.products,
+        **context.arithmetic._asdict(),
     )
 
 
-def _kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """What was the batch is now what is summed over: it takes the features' place, and the channels the batch's."""
+def _kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """Swap the batch and feature axes of ``x``, so that the convolution contracts over the batch."""
     x, padding, input_dilation = _with_known_padding(x, geometry.kernel_gradient_padding, geometry.input_dilation)
     dkernel = lax.conv_general_dilated(
         jnp.swapaxes(x, 0, -1),
@@ -62,13 +61,13 @@ def _kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Arra
         rhs_dilation=geometry.stride,
         batch_group_count=geometry.groups,
         dimension_numbers=CHANNELS_LAST[x.ndim],
-        **arithmetic.products,
+        **context.arithmetic._asdict(),
     )
     return jnp.moveaxis(dkernel, 0, -2)
 
 
 def _with_known_padding(x: jax.Array, padding: Padding, input_dilation: Sizes) -> tuple[jax.Array, Padding, Sizes]:
-    """The three as ``lax``'s convolution takes them: a padding that is not known has to be part of ``x`` already."""
+    """Pad ``x`` itself if the padding depends on a symbol, which ``lax``'s convolution does not take."""
     if all(is_known(*pair) for pair in padding):
         return x, padding, input_dilation
     edges = [(low, high, step - 1) for (low, high), step in zip(padding, input_dilation, strict=True)]
@@ -77,10 +76,10 @@ def _with_known_padding(x: jax.Array, padding: Padding, input_dilation: Sizes) -
 
 
 def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
-    """``K(−n)``, each group's two axes of channels exchanged: ``(*window, out // groups, in)``. Its own inverse."""
+    """``K(−n)`` with the channel axes of each group exchanged, ``(*window, out // groups, in)``; its own inverse."""
     *window, channels_in, channels_out = kernel.shape
     kernel = jnp.flip(kernel, axis=range(len(window)))
-    if groups == 1:  # Written as autodiff writes it, the gradient compiles to autodiff's program.
+    if groups == 1:  # Written as autodiff writes it, so that the gradient compiles to autodiff's program.
         return jnp.swapaxes(kernel, -1, -2)
     grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
     return jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)

@@ -1,9 +1,9 @@
-"""Few channels in a group, one as a rule: sums of shifted products, vectors over the groups.
+"""Groups of few channels, as in a depthwise convolution: sums of shifted products, as vectors over the groups.
 
-No matrix product is worth its name here. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with ``x``
-shifted, one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The groups
-are the fastest axis; of what is one axis in memory, channels within a group come first. Sums are in at least float32,
-which a convolution of XLA's sees to itself.
+With so few channels a matrix product gains nothing. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with
+``x`` shifted: one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The
+groups are moved to the last, contiguous axis, and the channels within a group to the first. Sums are in at least
+float32, as in XLA's own convolution.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbn._channels import wide_dtype
+from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.algorithms.dense import adjoint_kernel
-from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry, Sizes
 from jaxbn._sizes import is_known
 
@@ -24,48 +24,50 @@ def applies(geometry: ConvGeometry) -> bool:
     return geometry.groups > 1 and is_known(*geometry.input)
 
 
-def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    dtype = wide_dtype(arithmetic.result_type(x))
+def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    result_type = context.arithmetic.result_type(x)
+    dtype = wide_dtype(result_type)
     images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
     weights = _channels_first(kernel.astype(dtype), geometry.groups)
     total = None
     for tap in _taps(geometry):
-        shifted = images[(slice(None), slice(None), *_seen(geometry, tap))]
+        shifted = images[(slice(None), slice(None), *_inputs_at(geometry, tap))]
         for channel in range(len(images)):
             weight = weights[(slice(None), *tap, channel)]
             term = shifted[channel][None] * jnp.expand_dims(weight, range(1, shifted.ndim - 1))
             total = term if total is None else total + term
     assert total is not None
-    return _channels_last(total).astype(arithmetic.result_type(x))
+    return _channels_last(total).astype(result_type)
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolve(geometry.adjoint, arithmetic, dy, adjoint_kernel(kernel, geometry.groups))
+def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolve(geometry.adjoint, context, dy, adjoint_kernel(kernel, geometry.groups))
 
 
-def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    dtype = wide_dtype(arithmetic.result_type(x))
+def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
+    result_type = context.arithmetic.result_type(x)
+    dtype = wide_dtype(result_type)
     images = _padded(geometry, _channels_first(x.astype(dtype), geometry.groups))
     cotangents = _channels_first(dy.astype(dtype), geometry.groups)
-    sums = _sums_by_row if arithmetic.platform == "cpu" else _sums_by_tap
+    sums = _sums_by_row if context.platform == "cpu" else _sums_by_tap
     # (taps, in, out, groups)
     dkernel = jnp.swapaxes(sums(geometry, images, cotangents), -1, -2)
     dkernel = dkernel.reshape(*geometry.window, len(images), geometry.out_features)
-    return dkernel.astype(arithmetic.result_type(x))
+    return dkernel.astype(result_type)
 
 
 def _sums_by_tap(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
-    """A reduction of the whole for each tap, as suits many cores at once."""
-    shifted = (images[(slice(None), slice(None), *_seen(geometry, tap))] for tap in _taps(geometry))
-    but_groups = tuple(range(2, cotangents.ndim))
-    return jnp.stack([jnp.sum(image[:, None] * cotangents[None], but_groups) for image in shifted])
+    """One reduction for each tap, which suits many cores."""
+    shifted = (images[(slice(None), slice(None), *_inputs_at(geometry, tap))] for tap in _taps(geometry))
+    all_but_groups = tuple(range(2, cotangents.ndim))
+    return jnp.stack([jnp.sum(image[:, None] * cotangents[None], all_but_groups) for image in shifted])
 
 
 def _sums_by_row(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
-    """Adds up row by row, an image's first spatial axis, with a sum of its own for everything but the rows.
+    """A loop over the rows, the images' first spatial axis, which adds products of whole rows; then one sum of a row.
 
-    Such sums are products and additions of whole vectors. The batch is left as it is, so that devices that share it
-    need nothing of one another until the end.
+    These are multiplications and additions of long vectors. The batch is summed after the loop, so that devices among
+    which it is divided communicate once.
     """
 
     def add_row(row: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
@@ -74,7 +76,7 @@ def _sums_by_row(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Arra
         for tap in _taps(geometry):
             place = row * geometry.stride[0] + tap[0] * geometry.dilation[0]
             image = lax.dynamic_index_in_dim(images, place, 2, keepdims=False)
-            shifted = image[(slice(None), slice(None), *_seen(geometry, tap)[1:])]
+            shifted = image[(slice(None), slice(None), *_inputs_at(geometry, tap)[1:])]
             terms.append(shifted[:, None] * cotangent)
         return [total + term for total, term in zip(sums, terms, strict=True)]
 
@@ -90,6 +92,7 @@ def _channels_first(array: jax.Array, groups: int) -> jax.Array:
 
 
 def _channels_last(array: jax.Array) -> jax.Array:
+    """The inverse of `_channels_first`."""
     array = jnp.moveaxis(array, 0, -1)
     return array.reshape(*array.shape[:-2], array.shape[-2] * array.shape[-1])
 
@@ -104,8 +107,8 @@ def _taps(geometry: ConvGeometry) -> Iterator[Sizes]:
     return product(*map(range, geometry.window))
 
 
-def _seen(geometry: ConvGeometry, tap: Sizes) -> list[slice]:
-    """The inputs that a tap sees, one for each output."""
+def _inputs_at(geometry: ConvGeometry, tap: Sizes) -> list[slice]:
+    """For each spatial axis, the inputs that the tap is multiplied with: one for each output."""
     starts = (place * step for place, step in zip(tap, geometry.dilation, strict=True))
     axes = zip(starts, geometry.output, geometry.stride, strict=True)
     return [slice(start, start + stride * (size - 1) + 1, stride) for start, size, stride in axes]

@@ -1,7 +1,7 @@
-"""Groups: one convolution for each, without groups, by whatever algorithm is best for it.
+"""A grouped convolution as one convolution for each group, by whatever algorithm is the fastest for it.
 
-XLA's CPU compiler has no grouped convolution of its own. Few groups are written out, which lets them run side by side;
-many are a loop, so that the program does not grow with them.
+XLA's CPU compiler has no fast grouped convolution. A few groups are unrolled, so that they can run side by side; many
+groups are a loop, so that the program does not grow with them.
 """
 
 from dataclasses import replace
@@ -11,36 +11,35 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbn._conv import algorithms
-from jaxbn._conv.arithmetic import Arithmetic
+from jaxbn._conv.algorithms.algorithm import Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
-WRITTEN_OUT, WRITTEN_OUT_PHASES = 16, 64
-"""Groups, and groups times the phases of a stride, each of which may be a convolution of its own."""
+MOST_UNROLLED, MOST_UNROLLED_PHASES = 16, 64
+"""Groups, and groups times the phases of a stride, each of which may be a convolution itself."""
 
 
 def applies(geometry: ConvGeometry) -> bool:
     return geometry.groups > 1
 
 
-def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _by_group("convolve", geometry, arithmetic, x, kernel)
+def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _by_group("convolve", geometry, context, x, kernel)
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    # The groups of the kernel stand in its last axis, those of the result's channels do as well.
-    return _by_group("input_gradient", geometry, arithmetic, dy, kernel)
+def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    # The kernel's last axis holds the groups, and so does the result's.
+    return _by_group("input_gradient", geometry, context, dy, kernel)
 
 
-def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    return _by_group("kernel_gradient", geometry, arithmetic, x, dy)
+def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
+    return _by_group("kernel_gradient", geometry, context, x, dy)
 
 
 def _by_group(
-    map_name: str, geometry: ConvGeometry, arithmetic: Arithmetic, left: jax.Array, right: jax.Array
+    map_name: MapName, geometry: ConvGeometry, context: Context, left: jax.Array, right: jax.Array
 ) -> jax.Array:
     groups = geometry.groups
-    one = replace(
+    one_group = replace(
         geometry,
         in_features=geometry.in_features // groups,
         out_features=geometry.out_features // groups,
@@ -48,9 +47,9 @@ def _by_group(
     )
 
     def compute(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return algorithms.run(map_name, one, arithmetic._replace(algorithm=None), *pair)
+        return context.run(map_name, one_group, context, *pair)
 
-    if groups <= WRITTEN_OUT and groups * prod(geometry.stride) <= WRITTEN_OUT_PHASES:
+    if groups <= MOST_UNROLLED and groups * prod(geometry.stride) <= MOST_UNROLLED_PHASES:
         pairs = zip(jnp.split(left, groups, axis=-1), jnp.split(right, groups, axis=-1), strict=True)
         return jnp.concatenate([compute(pair) for pair in pairs], axis=-1)
     results = lax.map(compute, (_groups_first(left, groups), _groups_first(right, groups)))

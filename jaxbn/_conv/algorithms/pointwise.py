@@ -1,6 +1,6 @@
-"""A window of one tap: every output sees one input, and each map is one matrix product over the channels.
+"""A window of one tap: every output reads one input, and each map is one matrix product over the channels.
 
-These are patches of one pixel; the algorithm has a name of its own because the table prefers it more often.
+It computes what `patches` computes with patches of one pixel. It has a name because the table prefers it more often.
 """
 
 from jaxbn._conv.algorithms import patches

@@ -1,8 +1,9 @@
-"""Strides: the input gradient without a product by a zero.
+"""Strides: the input gradient without multiplications by zero.
 
-Slid along a ``dy`` with ``stride − 1`` zeros between its entries, most of a kernel's taps meet zeros. Inputs whose
-indices leave the same remainder divided by the stride meet the same taps: each such phase is a convolution of ``dy``
-itself with every so-many-th tap, and the input gradient is the phases interleaved. The other two maps insert no zeros.
+The input gradient slides the kernel along a ``dy`` with ``stride − 1`` zeros between its entries, so most products are
+zero. Inputs whose indices have the same remainder modulo the stride meet the same taps. Each such phase is a
+convolution of ``dy`` itself with a part of the taps, and the input gradient is the phases interleaved. The other two
+maps insert no zeros; they are those of `dense`.
 """
 
 from dataclasses import replace
@@ -13,11 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbn._conv import algorithms
 from jaxbn._conv.algorithms import dense
-from jaxbn._conv.algorithms.interleaving import interleaved
-from jaxbn._conv.arithmetic import Arithmetic
-from jaxbn._conv.geometry import ConvGeometry
+from jaxbn._conv.algorithms.algorithm import Context
+from jaxbn._conv.algorithms.cells import join_cells
+from jaxbn._conv.geometry import ConvGeometry, Sizes, dilated_extent
 from jaxbn._sizes import is_known
 
 convolve = dense.convolve
@@ -37,12 +37,12 @@ class Phase(NamedTuple):
     dilation: int
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     grid = tuple(-(-size // stride) for size, stride in zip(geometry.input, geometry.stride, strict=True))
     phases = product(*(_phases(geometry, axis) for axis in range(len(grid))))
-    images = [_one_phase(geometry, grid, phase, arithmetic, dy, kernel) for phase in phases]
+    images = [_one_phase(geometry, grid, phase, context, dy, kernel) for phase in phases]
     cells = jnp.stack(images, axis=-2).reshape(-1, *grid, *geometry.stride, geometry.in_features)
-    return interleaved(cells)[(slice(None), *map(slice, geometry.input))]
+    return join_cells(cells)[(slice(None), *map(slice, geometry.input))]
 
 
 def _phases(geometry: ConvGeometry, axis: int) -> list[Phase]:
@@ -58,27 +58,21 @@ def _phases(geometry: ConvGeometry, axis: int) -> list[Phase]:
 
 
 def _one_phase(
-    geometry: ConvGeometry,
-    grid: tuple[int, ...],
-    phase: tuple[Phase, ...],
-    arithmetic: Arithmetic,
-    dy: jax.Array,
-    kernel: jax.Array,
+    geometry: ConvGeometry, grid: Sizes, phase: tuple[Phase, ...], context: Context, dy: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """The inputs of one remainder on each axis; those whose taps are none get nothing."""
+    """The gradient of the inputs with one remainder along each axis; zero if no tap reaches them."""
     if not all(axis.taps for axis in phase):
-        return jnp.zeros((dy.shape[0], *grid, geometry.in_features), arithmetic.result_type(dy))
-    sizes = zip(phase, geometry.output, grid, strict=True)
-    unit = replace(
+        return jnp.zeros((dy.shape[0], *grid, geometry.in_features), context.arithmetic.result_type(dy))
+    window, dilation = tuple(len(axis.taps) for axis in phase), tuple(axis.dilation for axis in phase)
+    axes = zip(phase, geometry.output, dilated_extent(window, dilation), grid, strict=True)
+    unit_stride = replace(
         geometry,
         input=grid,
-        window=tuple(len(axis.taps) for axis in phase),
+        window=window,
         stride=(1,) * len(phase),
-        # The upper padding is what makes the output's size come out.
-        padding=tuple(
-            (axis.low, output + (len(axis.taps) - 1) * axis.dilation - size - axis.low) for axis, output, size in sizes
-        ),
-        dilation=tuple(axis.dilation for axis in phase),
+        # The upper padding is what gives the output its size.
+        padding=tuple((axis.low, output + extent - 1 - size - axis.low) for axis, output, extent, size in axes),
+        dilation=dilation,
     )
     kernel = kernel[tuple(slice(axis.taps.start, axis.taps.stop, axis.taps.step) for axis in phase)]
-    return algorithms.run("input_gradient", unit, arithmetic._replace(algorithm=None), dy, kernel)
+    return context.run("input_gradient", unit_stride, context, dy, kernel)

@@ -1,24 +1,70 @@
-"""Where each algorithm is fastest, from measurements on two CPU cores and on one NVIDIA H100; see ``benchmarks/``.
+"""The registry of the algorithms, the choice among them, and the one place that runs the chosen one.
 
-On CUDA that is wherever cuDNN has no kernel of its own that is better. Other platforms have no rows: what runs there is
-dense, until a measurement says otherwise.
+`TABLE` says where each algorithm is the fastest, from measurements on two CPU cores and on one NVIDIA H100 (see
+``benchmarks/``). On CUDA that is wherever cuDNN has no better kernel. Other platforms have no rows: everything is dense
+there until a measurement says otherwise.
 """
 
 from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
+import jax
+
+from jaxbn._conv.algorithms import dense, depthwise, grouped, patches, pointwise, strided, transposed
+from jaxbn._conv.algorithms.algorithm import Algorithm, Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
-MAPS = ("convolve", "input_gradient", "kernel_gradient")
+ALGORITHMS: dict[str, Algorithm] = {
+    "pointwise": pointwise,
+    "patches": patches,
+    "depthwise": depthwise,
+    "grouped": grouped,
+    "transposed": transposed,
+    "strided": strided,
+    "dense": dense,
+}
+"""By the names that the option ``algorithm`` takes."""
+
+
+def run(
+    map_name: MapName,
+    geometry: ConvGeometry,
+    context: Context,
+    left: jax.Array,
+    right: jax.Array,
+    algorithm: str | None = None,
+) -> jax.Array:
+    """Compute a map by the given algorithm, or else by the one that is the fastest."""
+    name, _ = choose(map_name, geometry, context.platform, algorithm)
+    return getattr(ALGORITHMS[name], map_name)(geometry, context, left, right)
+
+
+def choose(
+    map_name: MapName, geometry: ConvGeometry, platform: str | None, algorithm: str | None = None
+) -> tuple[str, str]:
+    """The name of the algorithm that computes a map, and why."""
+    if algorithm is not None:
+        return algorithm, "the caller asked for it"
+    for row in TABLE.get(platform or "", ()):
+        if map_name in row.maps and ALGORITHMS[row.algorithm].applies(geometry) and row.when(geometry):
+            return row.algorithm, row.why
+    return "dense", "XLA's own convolution is the fastest known here"
+
+
+FORWARD: tuple[MapName, ...] = ("convolve",)
+INPUT: tuple[MapName, ...] = ("input_gradient",)
+KERNEL: tuple[MapName, ...] = ("kernel_gradient",)
+MAPS = FORWARD + INPUT + KERNEL
+
 Condition = Callable[[ConvGeometry], bool]
 
 
 class Row(NamedTuple):
-    """An algorithm is taken for these maps, where it applies, ``when`` the geometry is such."""
+    """An algorithm is chosen for these maps if it applies to the geometry and the condition holds."""
 
     algorithm: str
-    maps: tuple[str, ...]
+    maps: tuple[MapName, ...]
     when: Condition
     why: str
 
@@ -39,13 +85,13 @@ def _one_tap(geometry: ConvGeometry) -> bool:
     return _taps(geometry) == 1
 
 
-def _in_space(geometry: ConvGeometry) -> bool:
+def _is_3d(geometry: ConvGeometry) -> bool:
     return len(geometry.window) == 3
 
 
-def _not_in_space(geometry: ConvGeometry) -> bool:
-    """In three dimensions XLA is slow either way, and one group after the other is no faster but in what follows."""
-    return not _in_space(geometry)
+def _below_3d(geometry: ConvGeometry) -> bool:
+    """In 3-D XLA is slow with one convolution for each group as well; the rows below say where that is faster."""
+    return not _is_3d(geometry)
 
 
 def _wide_unit_stride(geometry: ConvGeometry) -> bool:
@@ -61,47 +107,47 @@ def _narrow_out(geometry: ConvGeometry) -> bool:
 
 
 def _narrow(geometry: ConvGeometry, summed: int) -> bool:
-    """Fewer channels in a group than a matrix product would need; fewer still where few groups make short vectors.
+    """Whether a group has fewer channels than a matrix product needs. With few groups, vectors are short: fewer still.
 
-    Each tap is written out, so many of them would take long to compile.
+    Every tap is unrolled, so a window of many taps would take long to compile.
     """
     few = min(8, 2 * geometry.groups)
     return summed <= few * geometry.groups and _pairs(geometry) <= 4 * few and _taps(geometry) <= 128
 
 
 def _narrow_sums(geometry: ConvGeometry) -> bool:
-    """A sum for each pair of channels pays for one output, where the groups or a line make vectors.
+    """Whether the kernel gradient is faster as a sum for each pair of channels, which needs vectors over the groups.
 
-    There is a partial sum for each tap: of many, memory is all that there is. In three dimensions it pays for more, but
-    XLA's own is no slower where a stride breaks the vectors.
+    A partial sum is kept for each tap, so with many taps memory traffic dominates. In 1-D and 2-D it pays for one
+    output channel in a group, in 3-D for more, unless a stride breaks the vectors.
     """
     if _taps(geometry) > (16 if len(geometry.window) == 1 else 64):
         return False
-    if _in_space(geometry):
+    if _is_3d(geometry):
         return _narrow_in(geometry) and (_unit_stride(geometry) or 16 <= geometry.groups == geometry.in_features)
     has_vectors = geometry.groups > 2 or len(geometry.window) == 1
     return _narrow_in(geometry) and geometry.out_features == geometry.groups and has_vectors
 
 
 def _large_windows(geometry: ConvGeometry) -> bool:
-    """Of 2×2 patches cuDNN is faster (0.7 to 0.8 × in float32)."""
+    """For patches of 2×2, cuDNN is faster (0.7 to 0.8 × in float32)."""
     return _taps(geometry) >= 16
 
 
 def _without_cudnn(geometry: ConvGeometry) -> bool:
-    """Few terms, where cuDNN has no kernel of its own, as it has for images with one channel in a group."""
-    has_its_own = _pairs(geometry) == 1 and len(geometry.window) == 2
-    return not has_its_own and _pairs(geometry) <= 16 and _pairs(geometry) * _taps(geometry) <= 128
+    """Few terms, and not a depthwise convolution of images, for which cuDNN has a kernel."""
+    is_depthwise = _pairs(geometry) == 1 and len(geometry.window) == 2
+    return not is_depthwise and _pairs(geometry) <= 16 and _pairs(geometry) * _taps(geometry) <= 128
 
 
 def _sums_without_cudnn(geometry: ConvGeometry) -> bool:
-    """One channel into a group. With more, or in space, a sum for each tap and pair is slower (0.5 to 0.8 ×)."""
-    single = geometry.in_features == geometry.groups and not _in_space(geometry)
+    """One input channel in a group. With more, or in 3-D, a sum for each tap and pair is slower (0.5 to 0.8 ×)."""
+    single = geometry.in_features == geometry.groups and not _is_3d(geometry)
     return single and _without_cudnn(geometry) and _pairs(geometry) * _taps(geometry) <= 64
 
 
 def _pairs(geometry: ConvGeometry) -> int:
-    """Pairs of an input and an output channel in a group."""
+    """The number of pairs of an input and an output channel in a group."""
     return geometry.in_features * geometry.out_features // geometry.groups**2
 
 
@@ -109,12 +155,10 @@ def _taps(geometry: ConvGeometry) -> int:
     return prod(geometry.window)
 
 
-FORWARD, INPUT, KERNEL = ((name,) for name in MAPS)
-
 ONE_PRODUCT = "a window of one tap is one matrix product"
 DISJOINT = "windows that do not overlap are one matrix product"
 SHIFTED = "groups of few channels are sums of shifted products"
-GAPS = "the strided convolution that it is the adjoint of has no zeros between"
+WITHOUT_ZEROS = "the strided convolution that it is the adjoint of inserts no zeros"
 
 TABLE = {
     "cpu": (
@@ -124,19 +168,24 @@ TABLE = {
         Row("depthwise", FORWARD, _narrow_in, SHIFTED),
         Row("depthwise", INPUT, _narrow_out, SHIFTED),
         Row("depthwise", KERNEL, _narrow_sums, SHIFTED),
-        Row("grouped", MAPS, _not_in_space, "XLA's CPU compiler runs a convolution for each group faster than one"),
+        Row(
+            "grouped",
+            MAPS,
+            _below_3d,
+            "XLA's CPU compiler runs a convolution for each group faster than one",
+        ),
         Row("grouped", FORWARD + INPUT, _one_tap, "a window of one tap is a matrix product for each group"),
-        Row("grouped", INPUT, _strided, "each group has an algorithm without zeros between"),
+        Row("grouped", INPUT, _strided, "each group has an algorithm that inserts no zeros"),
         Row("grouped", KERNEL, _wide_unit_stride, "a convolution for each group is faster than one"),
-        Row("transposed", MAPS, _always, GAPS),
-        Row("strided", INPUT, _in_space, "a convolution for each phase of the stride has no zeros"),
+        Row("transposed", MAPS, _always, WITHOUT_ZEROS),
+        Row("strided", INPUT, _is_3d, "a convolution for each phase of the stride inserts no zeros"),
     ),
     "cuda": (
         Row("pointwise", MAPS, _unit_stride, ONE_PRODUCT),
         Row("patches", MAPS, _large_windows, DISJOINT),
         Row("depthwise", FORWARD + INPUT, _without_cudnn, SHIFTED),
         Row("depthwise", KERNEL, _sums_without_cudnn, SHIFTED),
-        Row("transposed", MAPS, _always, GAPS),
+        Row("transposed", MAPS, _always, WITHOUT_ZEROS),
     ),
 }
-"""By platform, best first. What no row takes is dense."""
+"""By platform, the best first. If no row fits, the algorithm is dense."""

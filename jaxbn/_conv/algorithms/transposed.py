@@ -1,14 +1,13 @@
-"""An input with gaps between its entries: the maps of the convolution that is its adjoint, which has a stride instead.
+"""A dilated input, as in a transposed convolution: the maps of its adjoint, a convolution with a stride instead.
 
-Spreading the input and sliding a kernel along it is what the input gradient of a strided convolution does (D6). So the
-forward here is that input gradient, and the algorithms for strides serve.
+The input gradient of a strided convolution inserts zeros into ``dy`` and slides a kernel along it (D6). So the forward
+map here is such an input gradient, and the algorithms for strides can compute it without the zeros.
 """
 
 import jax
 
-from jaxbn._conv import algorithms
+from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.algorithms.dense import adjoint_kernel
-from jaxbn._conv.arithmetic import Arithmetic
 from jaxbn._conv.geometry import ConvGeometry
 
 
@@ -16,16 +15,16 @@ def applies(geometry: ConvGeometry) -> bool:
     return max(geometry.input_dilation) > 1 and max(geometry.stride) == 1
 
 
-def convolve(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    adjoint, free = geometry.adjoint, arithmetic._replace(algorithm=None)
-    return algorithms.run("input_gradient", adjoint, free, x, adjoint_kernel(kernel, geometry.groups))
+def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    kernel = adjoint_kernel(kernel, geometry.groups)
+    return context.run("input_gradient", geometry.adjoint, context, x, kernel)
 
 
-def input_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    adjoint, free = geometry.adjoint, arithmetic._replace(algorithm=None)
-    return algorithms.run("convolve", adjoint, free, dy, adjoint_kernel(kernel, geometry.groups))
+def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    kernel = adjoint_kernel(kernel, geometry.groups)
+    return context.run("convolve", geometry.adjoint, context, dy, kernel)
 
 
-def kernel_gradient(geometry: ConvGeometry, arithmetic: Arithmetic, x: jax.Array, dy: jax.Array) -> jax.Array:
-    adjoint, free = geometry.adjoint, arithmetic._replace(algorithm=None)
-    return adjoint_kernel(algorithms.run("kernel_gradient", adjoint, free, dy, x), geometry.groups)
+def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
+    dkernel = context.run("kernel_gradient", geometry.adjoint, context, dy, x)
+    return adjoint_kernel(dkernel, geometry.groups)

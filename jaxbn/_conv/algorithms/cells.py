@@ -1,9 +1,9 @@
-"""Images as grids of equal cells."""
+"""Images as grids of cells of equal size, as patches and strides need them."""
 
 import jax
 
 
-def apart(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
+def split_into_cells(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
     """``(batch, *grid · steps, channels)`` as ``(batch, *grid, *steps, channels)``."""
     spatial = len(steps)
     pairs = (side for size, step in zip(x.shape[1:-1], steps, strict=True) for side in (size // step, step))
@@ -11,8 +11,8 @@ def apart(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
     return cells.transpose(0, *range(1, 2 * spatial, 2), *range(2, 2 * spatial + 1, 2), 2 * spatial + 1)
 
 
-def interleaved(cells: jax.Array) -> jax.Array:
-    """What `apart` takes apart, together again."""
+def join_cells(cells: jax.Array) -> jax.Array:
+    """The inverse of `split_into_cells`."""
     spatial = (cells.ndim - 2) // 2
     grid, steps, channels = cells.shape[1 : 1 + spatial], cells.shape[1 + spatial : -1], cells.shape[-1]
     # A cell's innermost row stays whole: XLA's CPU compiler copies one long axis faster than two short ones.

@@ -1,4 +1,4 @@
-"""Large batches are done in pieces on one CPU device; here pieces are of two images or so."""
+"""On one CPU device a large batch is computed in micro-batches; here a micro-batch has about two images."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
-from jaxbn._conv.algorithms import pieces
+from jaxbn._conv.algorithms import micro_batches
 from tests.support.compare import Function, assert_close
 
 BATCH, KERNEL = 24, (3, 2, 4, 6)
@@ -24,10 +24,10 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE", 8 * 2 * 9 * 7 * (4 + 6))
-    monkeypatch.setattr(pieces, "LARGE", 1)
-    monkeypatch.setattr(pieces, "FEW_IMAGES", 1)
+def small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_batches, "CACHE", 8 * 2 * 9 * 7 * (4 + 6))
+    monkeypatch.setattr(micro_batches, "LARGE", 1)
+    monkeypatch.setattr(micro_batches, "FEW_IMAGES", 1)
 
 
 def arrays(options: dict[str, Any], batch: int = BATCH) -> tuple[jax.Array, jax.Array]:
@@ -51,15 +51,15 @@ def loops(function: Any, *operands: jax.Array) -> int:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("batch", [BATCH, 9, 11])
-def test_the_pieces_are_the_whole(options: dict[str, Any], batch: int) -> None:
-    """Eleven images have no two pieces of one size, and nine no two of two images."""
+def test_micro_batches_give_the_result_of_the_whole_batch(options: dict[str, Any], batch: int) -> None:
+    """Eleven images cannot be divided into equal parts, nor nine into parts of two images."""
     operands = arrays(options, batch)
     ours = gradients(jaxbn.conv, options)
     assert (loops(ours, *operands) > 0) == (batch == BATCH)
     assert_close(ours(*operands), gradients(jaxbn.reference.conv, options)(*operands), 1e-12)
 
 
-def test_each_map_is_in_pieces() -> None:
+def test_each_map_is_computed_in_micro_batches() -> None:
     x, kernel = arrays({})
     dy = jaxbn.convolve(x, kernel)
     for call in (
@@ -70,13 +70,13 @@ def test_each_map_is_in_pieces() -> None:
         assert loops(jax.jit(call)) == 1
 
 
-def test_not_for_a_small_batch() -> None:
-    assert not loops(gradients(jaxbn.conv, {}), *arrays({}, batch=2 * (pieces.FEWEST - 1)))
+def test_a_small_batch_is_computed_at_once() -> None:
+    assert not loops(gradients(jaxbn.conv, {}), *arrays({}, batch=2 * (micro_batches.FEWEST - 1)))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_sums_over_pieces_are_not_in_low_precision(dtype: Any) -> None:
-    """Of so many pieces, of one sign, that a sum in ``dtype`` would lose every second."""
+def test_sums_over_micro_batches_are_not_in_low_precision(dtype: Any) -> None:
+    """There are so many terms of one sign that a sum in ``dtype`` would lose half of them."""
     batch = 4096
     x, dy = jnp.ones((batch, 9, 7, 4), dtype), jnp.full((batch, 7, 6, 6), 1 / 16, dtype)
     dkernel = jax.jit(lambda x, dy: jaxbn.convolve_kernel_gradient(x, dy, KERNEL))(x, dy)
@@ -84,8 +84,8 @@ def test_sums_over_pieces_are_not_in_low_precision(dtype: Any) -> None:
     np.testing.assert_array_equal(dkernel, jnp.asarray(batch * 42 / 16, dtype))
 
 
-def test_pieces_of_a_device_under_shard_map_alone() -> None:
-    """A partitioner would send every piece to every device."""
+def test_on_several_devices_there_are_micro_batches_only_under_shard_map() -> None:
+    """A partitioner would send every micro-batch to every device."""
     operands = arrays({}, batch=4 * BATCH)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:4])
     placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(operands, (P("data"), P()), strict=True)]
@@ -102,26 +102,26 @@ def test_pieces_of_a_device_under_shard_map_alone() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
-def test_images_alone_are_in_pieces(dimensions: int) -> None:
+def test_only_convolutions_in_two_dimensions_have_micro_batches(dimensions: int) -> None:
     x, kernel = jnp.ones((4096, *(5,) * dimensions, 4)), jnp.ones((*(2,) * dimensions, 4, 6))
     assert not loops(gradients(jaxbn.conv, {}), x, kernel)
 
 
-def test_narrow_kernels_are_summed_over_more_than_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "FEW_IMAGES", 4)
-    for channels, in_pieces in ((4, 0), (32, 1)):
+def test_the_gradient_of_a_narrow_kernel_needs_several_images_in_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_batches, "FEW_IMAGES", 4)
+    for channels, expected in ((4, 0), (32, 1)):
         x, dy = jnp.ones((BATCH, 9, 7, channels)), jnp.ones((BATCH, 7, 6, channels))
         shape = (*KERNEL[:2], channels, channels)
-        assert loops(jax.jit(lambda x, dy, s=shape: jaxbn.convolve_kernel_gradient(x, dy, s)), x, dy) == in_pieces
+        assert loops(jax.jit(lambda x, dy, s=shape: jaxbn.convolve_kernel_gradient(x, dy, s)), x, dy) == expected
 
 
-def test_kernels_of_patches_are_summed_whole() -> None:
+def test_the_kernel_gradient_of_disjoint_windows_is_computed_at_once() -> None:
     x, dy = jnp.ones((BATCH, 9, 6, 4)), jnp.ones((BATCH, 3, 3, 6))
     dkernel = jax.jit(lambda x, dy: jaxbn.convolve_kernel_gradient(x, dy, KERNEL, stride=(3, 2)))
     assert not loops(dkernel, x, dy)
 
 
-def test_sizes_that_are_not_known_when_exported() -> None:
+def test_symbolic_sizes_are_computed_at_once() -> None:
     x = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, w, 4"), jnp.float32)
     operands = (x, jax.ShapeDtypeStruct(KERNEL, jnp.float32))
     exported = export.export(jax.jit(lambda *operands: jaxbn.conv(*operands, padding=1)))(*operands)

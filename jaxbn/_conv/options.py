@@ -1,0 +1,230 @@
+"""The options of a convolution: what the caller asked for, and what it means for given operands.
+
+Every public function builds one `ConvOptions` by keyword and resolves it once. Whatever is wrong with the arguments is
+raised there, while the program is traced.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from jaxbn._conv.algorithms.table import ALGORITHMS
+from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, dilated_extent, padding_by_name
+from jaxbn._conv.layout import Layout, Operand, as_read, read_layout
+from jaxbn._conv.spec import Arithmetic, ConvSpec, precision_in_context
+from jaxbn._sizes import is_known
+from jaxbn._validation import as_integer, require_floating, require_vector
+
+Steps = int | tuple[int, ...]
+"""One step for every spatial axis, or one step for each."""
+
+PaddingOption = str | int | tuple[int | tuple[int, int], ...]
+
+DimensionNumbers = lax.ConvDimensionNumbers | tuple[str, str, str] | None
+
+PADDINGS = ("VALID", "SAME", "SAME_LOWER")
+
+
+class ConvConfig(NamedTuple):
+    """The static argument of a rule: the caller's layout, and the convolution in channels-last layout."""
+
+    layout: Layout
+    spec: ConvSpec
+
+
+class _Common(NamedTuple):
+    layout: Layout
+    window: Sizes
+    stride: Sizes
+    dilation: Sizes
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvOptions:
+    """The options by their public names, and the name of the public function, with which its errors begin."""
+
+    function: str
+    stride: Steps
+    padding: PaddingOption
+    dilation: Steps
+    groups: int
+    flip_kernel: bool
+    dimension_numbers: DimensionNumbers
+    precision: lax.PrecisionLike
+    preferred_element_type: DTypeLike | None
+    algorithm: str | None
+    output_padding: Steps = 0
+
+    def resolve(self, x: Operand, kernel: Operand, bias: jax.Array | None = None) -> ConvConfig:
+        """Check the arguments of a convolution of ``x`` with ``kernel`` and return the configuration of its rule."""
+        layout, window, stride, dilation, groups = self._resolve_common(x, kernel)
+        _, *input_, in_features = (x.shape[axis] for axis in layout.x)
+        *_, channels_in, out_features = (kernel.shape[axis] for axis in layout.kernel)
+        if in_features % groups:
+            raise ValueError(
+                f"{self.function}: `groups` is {groups}; it must divide the {in_features} input channels of `x`"
+                f"{as_read(x, kernel, self.dimension_numbers)}"
+            )
+        if channels_in * groups != in_features:
+            raise ValueError(
+                f"{self.function}: `kernel` has {channels_in} input channels, `x` has {in_features} with "
+                f"groups={groups}; kernel.shape[{layout.kernel[-2] - kernel.ndim}] must be {in_features // groups}"
+                f"{as_read(x, kernel, self.dimension_numbers)}"
+            )
+        self._require_bias(bias, out_features)
+        padding = self._read_padding(len(window))
+        if isinstance(padding, str):
+            padding = padding_by_name(padding, tuple(input_), dilated_extent(window, dilation), stride)
+        if _some_below(0, (size + low + high for size, (low, high) in zip(input_, padding, strict=True))):
+            raise ValueError(
+                f"{self.function}: `padding` is {self.padding!r}, which cuts more than all of a spatial shape of "
+                f"{tuple(input_)}; it must cut less"
+            )
+        ones = (1,) * len(window)
+        geometry = ConvGeometry(
+            tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones
+        )
+        return ConvConfig(layout, self._spec(geometry))
+
+    def resolve_transposed(self, x: Operand, kernel: Operand, bias: jax.Array | None) -> ConvConfig:
+        """The same for a transposed convolution. The spec is that of the convolution that is transposed."""
+        layout, window, stride, dilation, groups = self._resolve_common(x, kernel)
+        _, *input_, in_features = (x.shape[axis] for axis in layout.x)
+        *_, channels_out, channels_in = (kernel.shape[axis] for axis in layout.kernel)
+        if channels_in != in_features:
+            raise ValueError(
+                f"{self.function}: `kernel` has {channels_in} input channels, `x` has {in_features}; kernel.shape"
+                f"[{layout.kernel[-1] - kernel.ndim}] must be {in_features}, as in the convolution that is transposed"
+                f"{as_read(x, kernel, self.dimension_numbers)}"
+            )
+        out_features = channels_out * groups
+        self._require_bias(bias, out_features)
+        output, padding = self._transposed_sizes(tuple(input_), window, stride, dilation)
+        ones = (1,) * len(window)
+        geometry = ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups, ones)
+        return ConvConfig(layout, self._spec(geometry))
+
+    def _resolve_common(self, x: Operand, kernel: Operand) -> _Common:
+        """Check and read what a convolution and a transposed convolution have in common."""
+        function = self.function
+        for argument, array in (("x", x), ("kernel", kernel)):
+            require_floating(function, argument, array.dtype)
+        if not isinstance(self.flip_kernel, bool):
+            raise TypeError(f"{function}: `flip_kernel` is {self.flip_kernel!r}; it must be True or False")
+        layout = read_layout(function, x, kernel, self.dimension_numbers, flip_kernel=self.flip_kernel)
+        if kernel.dtype != x.dtype:
+            raise TypeError(f"{function}: `kernel` has dtype {kernel.dtype}, `x` has {x.dtype}; they must be the same")
+        if 0 in kernel.shape:
+            raise ValueError(f"{function}: `kernel` has shape {kernel.shape}; every side must be at least 1")
+        preferred = self.preferred_element_type
+        if preferred is not None:
+            require_floating(function, "preferred_element_type", preferred)
+            if jnp.finfo(preferred).bits < jnp.finfo(x.dtype).bits:
+                came = f"`preferred_element_type` is {jnp.dtype(preferred)}, `x` has {x.dtype}"
+                raise TypeError(f"{function}: {came}; it must not be narrower")
+        groups = as_integer(function, "groups", self.groups, least=1)
+        *window, _, last = (kernel.shape[axis] for axis in layout.kernel)
+        if last % groups:
+            raise ValueError(
+                f"{function}: `groups` is {groups}; it must divide the {last} channels of "
+                f"kernel.shape[{layout.kernel[-1] - kernel.ndim}]{as_read(x, kernel, self.dimension_numbers)}"
+            )
+        stride = self._read_steps("stride", self.stride, len(window))
+        dilation = self._read_steps("dilation", self.dilation, len(window))
+        return _Common(layout, tuple(window), stride, dilation, groups)
+
+    def _require_bias(self, bias: jax.Array | None, features: int) -> None:
+        if bias is not None:
+            require_vector(self.function, "bias", bias, features, "one entry for each output channel")
+
+    def _spec(self, geometry: ConvGeometry) -> ConvSpec:
+        """Raises ``ValueError`` if the algorithm that the caller asks for does not exist or does not apply."""
+        name = self.algorithm
+        if name is not None and name not in ALGORITHMS:
+            known = ", ".join(map(repr, ALGORITHMS))
+            raise ValueError(f"{self.function}: `algorithm` is {name!r}; it must be None or one of {known}")
+        if name is not None and not ALGORITHMS[name].applies(geometry):
+            fitting = ", ".join(repr(other) for other, module in ALGORITHMS.items() if module.applies(geometry))
+            raise ValueError(
+                f"{self.function}: `algorithm` is {name!r}, which does not apply to this convolution; {fitting} do"
+            )
+        return ConvSpec(geometry, Arithmetic(precision_in_context(self.precision), self.preferred_element_type), name)
+
+    def _read_steps(self, argument: str, value: Steps, spatial: int, *, least: int = 1) -> Sizes:
+        """An int for all spatial axes, or one for each."""
+        values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
+        if len(values) != spatial:
+            raise ValueError(
+                f"{self.function}: `{argument}` is {value!r}; it must be an int, or {spatial}: one for each spatial "
+                f"axis"
+            )
+        return tuple(as_integer(self.function, argument, entry, least=least) for entry in values)
+
+    def _read_padding(self, spatial: int) -> Padding | str:
+        """The padding as pairs, or as one of the names in capitals."""
+        padding = self.padding
+        wanted = (
+            f"it must be an int, one of {', '.join(map(repr, PADDINGS))}, or a tuple with an int or a pair (low, high) "
+            f"for each spatial axis, such as {((1, 1),) * spatial}"
+        )
+        if isinstance(padding, str):
+            if padding.upper() not in PADDINGS:
+                raise ValueError(f"{self.function}: `padding` is {padding!r}; {wanted}")
+            return padding.upper()
+        if not isinstance(padding, (tuple, list, int, np.integer)):
+            raise TypeError(f"{self.function}: `padding` is {padding!r}; {wanted}")
+        side = partial(as_integer, self.function, "padding")
+        entries = padding if isinstance(padding, (tuple, list)) else (padding,) * spatial
+        pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
+        if len(pairs) != spatial or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"{self.function}: `padding` is {padding!r}; {wanted}")
+        return tuple((side(low), side(high)) for low, high in pairs)
+
+    def _transposed_sizes(self, input_: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> tuple[Sizes, Padding]:
+        """The output's sizes of a transposed convolution, and the padding of the convolution that it transposes."""
+        extent = dilated_extent(window, dilation)
+        extra = self._read_output_padding(stride, dilation)
+        padding = self._read_padding(len(window))
+        if isinstance(padding, str):  # The sizes are those of `jax.lax.conv_transpose`.
+            gaps = (0 if padding != "VALID" else max(size - step, 0) for size, step in zip(extent, stride, strict=True))
+            output = tuple(size * step + gap for size, step, gap in zip(input_, stride, gaps, strict=True))
+            return output, padding_by_name(padding, output, extent, stride)
+        # The sizes are PyTorch's.
+        output = tuple(
+            (size - 1) * step + width - low - high + more
+            for size, step, width, (low, high), more in zip(input_, stride, extent, padding, extra, strict=True)
+        )
+        if _some_below(0, output) or _some_below(1, input_):
+            raise ValueError(
+                f"{self.function}: `x` has spatial shape {input_}, which gives an output of {output} with "
+                f"padding={self.padding!r}; `x` must be larger, or `padding` smaller"
+            )
+        # The rows that `output_padding` adds are past the last window, so the convolution has that much less padding.
+        return output, tuple((low, high - more) for (low, high), more in zip(padding, extra, strict=True))
+
+    def _read_output_padding(self, stride: Sizes, dilation: Sizes) -> Sizes:
+        extra = self._read_steps("output_padding", self.output_padding, len(stride), least=0)
+        if any(extra) and isinstance(self.padding, str):
+            raise ValueError(
+                f"{self.function}: `output_padding` is {self.output_padding!r} with padding={self.padding!r}; "
+                f"it goes with explicit padding alone, a name settles the output's size"
+            )
+        if any(more >= max(step, gap) for more, step, gap in zip(extra, stride, dilation, strict=True)):
+            raise ValueError(
+                f"{self.function}: `output_padding` is {self.output_padding!r}; it must be smaller than the stride "
+                f"{stride} or the dilation {dilation}"
+            )
+        return extra
+
+
+def _some_below(least: int, sizes: Iterable[int]) -> bool:
+    """Whether a size is known to be too small."""
+    return any(is_known(size) and size < least for size in sizes)
