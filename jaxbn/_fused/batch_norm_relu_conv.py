@@ -9,9 +9,9 @@ The backward pass goes through the convolution first (D5, D7), and then through 
 dK needs h, which is as large as ``x`` and cheap to compute from it, so the backward pass computes h again.
 
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. In a chain of these blocks ``x`` is the output of the block before: one activation is kept for each layer, and
-autodiff keeps several. A compiler that notices that h is the same in both passes could keep it all the same;
-`_make_dependent` prevents that.
+channel. In a chain of these blocks ``x`` is the output of the block before, so one activation is kept for each layer,
+where autodiff keeps several. A compiler that notices that both passes compute the same h could keep it instead of
+computing it again; `_make_dependent` prevents that.
 
 References: He et al. (2016), *Identity Mappings in Deep Residual Networks*, for the order of the three operations;
 Pleiss et al. (2017), *Memory-Efficient Implementation of DenseNets*, for computing normalised values twice.

@@ -189,9 +189,10 @@ def batch_norm_bwd(
         dz = _through_activation(options, dy, x_hat, vectors)
         return dz, dz * x_hat
 
+    # D14, in one pass over x and dy.
     dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)
 
-    # The means of dx̂ and dx̂ · x̂ over the batch on all devices follow from the same sums, because dx̂ = γ dz.
+    # The means of dx̂ and dx̂ · x̂ over the whole batch follow from the same sums, because dx̂ = γ dz.
     sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmoments.mean, dmoments.var])
     if gamma is not None:  # Multiply before the psum, because γ may differ between devices.
         sums = sums * jnp.expand_dims(gamma.astype(sums.dtype), 0)
@@ -201,6 +202,7 @@ def batch_norm_bwd(
     means = (along_axis(total / m, x.ndim, options.axis) for total in totals)
     mean_dx_hat, mean_dx_hat_x_hat, dmean_over_m, dvar_over_m = means
 
+    # D16, as the sum of the paths of D15 and of those of the moments.
     x_hat = _x_hat(x, where, vectors)
     dz = _through_activation(options, dy, x_hat, vectors)
     dx_hat = dz if vectors.gamma is None else dz * vectors.gamma
@@ -251,6 +253,6 @@ def _scale_and_shift(x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
 
 
 def _through_activation(options: BatchNormOptions, dy: jax.Array, x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
-    """``dz``: the ReLU, so far the only activation, passes ``dy`` on where z is positive."""
+    """``dz``, from ``dy``. The ReLU, so far the only activation, passes ``dy`` on where z is positive."""
     dy = widened(dy)
     return dy if options.activation is None else apply_mask(dy, _scale_and_shift(x_hat, vectors) > 0)

@@ -29,23 +29,24 @@ class Collectives(NamedTuple):
             for name in reversed(self.axis_names):
                 x = lax.all_gather(x, name, axis_index_groups=self._groups)  # JAX refuses groups under `jax.vmap`.
             return x.reshape(-1, *x.shape[len(self.axis_names) :])
-        result_is_one = self._groups is None and frozenset(self.axis_names) <= varying(x)
-        to = "invarying" if result_is_one else "varying"
+        # Without groups the result is the same on all devices. Where varying axes are checked, its type must say so.
+        varying_is_checked = frozenset(self.axis_names) <= varying(x)
+        to = "invarying" if varying_is_checked and self._groups is None else "varying"
         return lax.all_gather(x, self.axis_names, axis_index_groups=self._groups, to=to)
 
-    def sum_cotangents(self, sums: jax.Array, moments: jax.Array) -> jax.Array:
-        """Sum what the backward pass needs over the devices, in one psum.
+    def sum_cotangents(self, sums: jax.Array, dmoments: jax.Array) -> jax.Array:
+        """Sum the backward pass's sums, and the cotangents of the moments, over all devices; in one psum.
 
         Args:
             sums: The sums over this device's part of the batch.
-            moments: The cotangents of the moments.
+            dmoments: The cotangents of the moments that this device receives.
 
         Returns:
-            Both, summed over the devices and concatenated along the first axis.
+            The totals of both, concatenated along the first axis.
         """
         if self.moments_have_one_cotangent:
-            return jnp.concatenate([self._psum(sums), moments])
-        return self._psum(jnp.concatenate([sums, moments]))
+            return jnp.concatenate([self._psum(sums), dmoments])
+        return self._psum(jnp.concatenate([sums, dmoments]))
 
     def copy_for_each_member(self, *parameters: jax.Array | None) -> tuple[Any, ...]:
         """Under `jax.vmap`, give each member a copy of the parameters, so that it has a cotangent for each of them.

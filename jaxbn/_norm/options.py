@@ -129,8 +129,8 @@ def _collectives(function: str, x: jax.Array, axis_name: Any, axis_index_groups:
         )
     under_vmap = in_mesh == {False}
     groups = _groups(function, axis_index_groups, size)
-    is_typed = frozenset(names) <= varying(vary_alike(x, over=names)[0])
-    one_cotangent = under_vmap or (groups is None and is_typed)
+    varying_is_checked = frozenset(names) <= varying(vary_alike(x, over=names)[0])
+    one_cotangent = under_vmap or (groups is None and varying_is_checked)
     return Collectives(names, groups, under_vmap, moments_have_one_cotangent=one_cotangent)
 
 

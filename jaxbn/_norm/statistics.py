@@ -3,16 +3,17 @@
 The formula ``E[x²] − E[x]²`` loses the variance's digits as soon as the mean is large beside the standard deviation σ.
 Here all sums are over differences from a *pivot*, a number near the channel's mean:
 
-1. *The pivot* is one value of the channel, corrected by the mean of the differences from it over every thirteenth row.
-   The mean over a thirteenth of the values differs from the mean over all by at most √12 σ: if a share f of the values
-   has the mean μ + d, the others have the mean μ − d f / (1 − f), and so ``σ² ≥ d² f / (1 − f)``. (A single value can
-   be √m σ away.) Thirteen is a prime, so that it shares no period with patterns in images.
+1. *The pivot* is one value of the channel, corrected by the mean of the differences from it over every thirteenth row
+   (with a mask, over all rows). The mean over a thirteenth of the values differs from the mean over all by at most
+   √12 σ: if a share f of the values has the mean μ + d, the others have the mean μ − d f / (1 − f), and so
+   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is a prime, so that it shares no period with
+   patterns in images.
 2. *One pass over the data* sums ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²``. Then ``S / m`` is the *correction* of
    the pivot to the mean, and ``Q − S² / m`` is the centred sum of squares. Q is at most thirteen times as large as the
    centred sum and seldom much larger, so that the subtraction loses few digits.
 
-For Q not to overflow where the centred sum does not, the differences are multiplied by a quarter before they are
-squared. Differences that step 1 found to be small are not: their squares would underflow sooner.
+Q must not overflow where the centred sum does not, so the differences are multiplied by a scale of ¼ before they are
+squared. Where step 1 finds that they are small, the scale is 1, because their squares would underflow sooner with ¼.
 
 The mean is kept in two parts, ``μ = pivot + correction``. A float32 near 1e6 has no digits for a correction of 0.01,
 but ``(x − pivot) − correction`` has, because the first difference is exact for an ``x`` near the pivot. The statistics
@@ -105,7 +106,7 @@ def as_divisor(count: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The pivot of each channel, and the scale to square the differences from it in.
+    """Returns the pivot of each channel, and the scale that multiplies the differences from it before they are squared.
 
     If all values of a channel are the same, the pivot is exactly that value.
     """
@@ -130,10 +131,10 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array,
 
 
 def _improve_pivot(start: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Correct ``start`` by the mean difference from it. Returns the pivot, and the scale to square differences in.
+    """Correct ``start`` by the mean difference from it. Returns the pivot and the scale.
 
-    The distance of the mean from ``start`` is about as large as the differences between values. Choosing the scale by
-    it needs no communication between devices. A distance of zero means nothing: these rows may be constant.
+    The distance of ``start`` from the mean is about as large as the differences between the values, so it determines
+    the scale, without communication between devices. A distance of zero says nothing: these rows may be constant.
     """
     one = jnp.ones_like(start)
     differences, _ = _sums_about(start, one, x, where, axis)
@@ -145,7 +146,7 @@ def _improve_pivot(start: jax.Array, x: jax.Array, where: jax.Array | None, axis
 def _statistics_about(
     pivot: jax.Array, scale: jax.Array, x: jax.Array, where: jax.Array | None, axis: int
 ) -> Statistics:
-    """One pass over ``x``. The scale multiplies the differences from the pivot before they are squared."""
+    """The statistics, from the sums about the pivot."""
     count = _count(x, where, axis)
     differences, squares = _sums_about(pivot, scale, x, where, axis)
     correction = differences / as_divisor(count, differences.dtype)
