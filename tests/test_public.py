@@ -90,11 +90,31 @@ def test_public_functions_say_what_they_compute_take_give_and_raise(name: str) -
     docstring = inspect.getdoc(getattr(jaxbn, name)) or ""
     for section in ("Args:", "Returns:", "Raises:", "Example:", "References:"):
         assert section in docstring, section
-    entries = re.findall(
-        r"^    (\w+(?:, \w+)*): ", docstring, re.MULTILINE
-    )  # `axis: …`, or `axis, where: …` for several
-    documented = {argument for entry in entries for argument in entry.split(", ")}
-    assert set(inspect.signature(getattr(jaxbn, name)).parameters) <= documented
+    assert sorted(documented_arguments(docstring)) == sorted(inspect.signature(getattr(jaxbn, name)).parameters)
+
+
+def documented_arguments(docstring: str) -> list[str]:
+    """The names in the section Args. An entry may have several: ``stride, padding: The options of ...``."""
+    (section,) = re.findall(r"^Args:\n(.*?)\n\n(?=\S)", docstring, re.DOTALL | re.MULTILINE)
+    entries = re.findall(r"^    ((?:\w+, *\n? *)*\w+):", section, re.MULTILINE)
+    return [name for entry in entries for name in re.split(r",\s*", entry)]
+
+
+def test_an_entry_of_several_arguments_documents_each_of_them() -> None:
+    docstring = """One.
+
+    Args:
+        x, kernel: The operands; see below: more.
+        stride, padding, dilation,
+            groups: The options.
+        bias: A note
+            on two lines: really.
+
+    Returns:
+        y: Two.
+    """
+    documented = documented_arguments(inspect.cleandoc(docstring))
+    assert documented == ["x", "kernel", "stride", "padding", "dilation", "groups", "bias"]
 
 
 @pytest.mark.parametrize(
