@@ -38,11 +38,11 @@ from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
 from jaxbn._fused.batch_norm_relu import batch_norm_relu
 from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
+from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
 from jaxbn._norm.inference import batch_norm_inference
-from jaxbn._norm.moments import Moments
-from jaxbn._norm.rules import batch_norm
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
+from jaxbn._norm.statistics import Moments
 
 __all__ = [
     "CalibratedBatchNorm",

@@ -1,4 +1,4 @@
-"""Sums over everything but the channels, and vectors of channels against whole arrays."""
+"""Sums over all axes but the channels' axis, and vectors with one entry for each channel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,31 +11,32 @@ import numpy as np
 from jax import lax
 
 from jaxbn._sharding import sharding
-from jaxbn._sizes import likely
+from jaxbn._sizes import assumed_sizes
 
 TERMS = 16
-"""Of a partial sum, about: few enough that XLA's CPU compiler unrolls them, and that little is lost in rounding."""
+"""About how many terms a partial sum has: XLA's CPU compiler unrolls so few, and rounding loses little."""
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
-    """At least float32, in which statistics and sums are computed."""
+    """The dtype in which sums and statistics are computed: ``dtype``, but at least float32."""
     return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def widened(x: jax.Array) -> jax.Array:
+    """``x`` in at least float32."""
     return x.astype(wide_dtype(x.dtype))
 
 
 def channel_sum(x: jax.Array, axis: int = -1) -> jax.Array:
     """``Σ x`` over every axis but ``axis``, in at least float32.
 
-    The first axis is summed before the rest: its sum runs along whole rows of memory, which XLA's CPU compiler turns
-    into vector instructions, and partial sums of few terms lose fewer digits than one long one.
+    The first axis is summed before the others: its sum runs along whole rows of memory, which XLA's CPU compiler turns
+    into vector instructions, and partial sums of few terms lose fewer digits than one long sum.
     """
     x = widened(x)
     axis = axis % x.ndim
-    first, *rest = (other for other in range(x.ndim) if other != axis)
-    return x.sum(first, keepdims=True).sum(rest, keepdims=True).reshape(-1)
+    first, *others = (other for other in range(x.ndim) if other != axis)
+    return x.sum(first, keepdims=True).sum(others, keepdims=True).reshape(-1)
 
 
 def channel_sums(
@@ -45,49 +46,52 @@ def channel_sums(
     axis: int,
     sizes: tuple[int, ...] | None = None,
 ) -> tuple[jax.Array, ...]:
-    """``Σ`` of each of ``terms(x, *others)`` over every axis of ``x`` but ``axis``, in one pass over the arrays.
+    """Several sums over every axis of ``x`` but ``axis``, in one pass over the arrays.
 
-    A tree of partial sums, so that a million equal values lose no more than the last bit or two, and at each level one
-    reduction of all terms together, which are not stored on the way: as two reductions they would be, or read twice.
+    The sums are computed as a tree of partial sums, so that adding a million equal values loses at most the last bit or
+    two. At each level of the tree, one reduction computes the partial sums of all terms together. With a reduction for
+    each term, XLA would store the terms, or read the arrays twice.
 
     Args:
-        terms: Elementwise, of arrays of any rank that broadcast, to arrays of the full shape.
-        x: What is summed over.
-        *others: Trees of arrays of ``x``'s rank that broadcast against it.
-        axis: The channels'.
-        sizes: What ``x``'s are taken for where some are not known.
+        terms: Computes the terms of each sum, elementwise. It is called with ``x`` and ``others``, or with blocks of
+            them that have one more axis, and returns arrays of the full shape.
+        x: The array that determines the shape of the terms.
+        *others: Trees of arrays that have ``x``'s rank and broadcast against it.
+        axis: The channels' axis.
+        sizes: The sizes to assume where those of ``x`` are unknown.
     """
     axis %= x.ndim
     summed = tuple(other for other in range(x.ndim) if other != axis)
-    whole = whole_axes(x, summed)
-    sizes = likely(*x.shape) if sizes is None else sizes
-    if prod(sizes) <= 2 * TERMS * sizes[axis] or all(sizes[other] == 1 for other in whole):
-        return _reduce(summed, *terms(x, *others))
-    split, length = _split(sizes, summed[0], [other for other in whole if other != summed[0]])
+    unsharded = unsharded_axes(x, summed)
+    sizes = assumed_sizes(*x.shape) if sizes is None else sizes
+    if prod(sizes) <= 2 * TERMS * sizes[axis] or all(sizes[other] == 1 for other in unsharded):
+        return _sum_together(summed, *terms(x, *others))
+    split, length = _block_axis_and_length(sizes, summed[0], [other for other in unsharded if other != summed[0]])
     blocks, left_over = divmod(x.shape[split], length)
 
     def partial_sums(start: int, blocks: int, length: int) -> tuple[jax.Array, ...]:
-        cut = partial(_blocks, axis=split, start=start, blocks=blocks, length=length)
-        return _reduce((split + 1,), *terms(*jax.tree.map(cut, (x, *others))))
+        cut = partial(_cut_into_blocks, axis=split, start=start, blocks=blocks, length=length)
+        return _sum_together((split + 1,), *terms(*jax.tree.map(cut, (x, *others))))
 
     sums = partial_sums(0, blocks, length)
-    if left_over != 0:  # or not known: the rest may be empty
+    if left_over != 0:  # A symbolic remainder is not equal to 0 either: its block may turn out to be empty.
         last = partial_sums(blocks * length, 1, left_over)
         sums = tuple(jnp.concatenate(pair, split) for pair in zip(sums, last, strict=True))
     sizes = (*sizes[:split], -(-sizes[split] // length), *sizes[split + 1 :])
     return channel_sums(lambda *sums: sums, *sums, axis=axis, sizes=sizes)
 
 
-def whole_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
-    """Those of the axes that the array's type does not say to be spread over devices: JAX cuts no others."""
+def unsharded_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
+    """Those of the axes that the array's type does not declare to be sharded: JAX can slice no others."""
     return tuple(axis for axis in axes if sharding(x)[axis] is None)
 
 
-def _split(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int, int]:
-    """The axis to cut into blocks, and a block's length.
+def _block_axis_and_length(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int, int]:
+    """The axis to cut into blocks, and the length of a block.
 
-    The batch's axis comes last, when its sums are all that is left, and in a number of blocks with many divisors: where
-    it is spread over devices without our knowledge, as under a sharded `jit`, each block should lie on one of them.
+    The batch axis is cut last, when no other axis is left to sum over. Under a sharded `jit` it may be sharded without
+    our knowledge. Each block should then lie on one device, so the length is chosen such that the number of blocks has
+    many divisors.
     """
     inner = [axis for axis in inner if shape[axis] > 1]
     if not inner:
@@ -104,8 +108,8 @@ def _split(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int,
     return longest, min(TERMS, shape[longest])
 
 
-def _blocks(array: jax.Array, axis: int, start: int, blocks: int, length: int) -> jax.Array:
-    """``blocks · length`` entries along ``axis``, which becomes two; all of one that has a single entry."""
+def _cut_into_blocks(array: jax.Array, axis: int, start: int, blocks: int, length: int) -> jax.Array:
+    """Reshape ``blocks · length`` entries along ``axis`` to two axes; an axis of length one broadcasts instead."""
     if array.shape[axis] == 1:
         return jnp.expand_dims(array, axis)
     piece = lax.slice_in_dim(array, start, start + blocks * length, axis=axis)
@@ -113,8 +117,8 @@ def _blocks(array: jax.Array, axis: int, start: int, blocks: int, length: int) -
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _reduce(axes: tuple[int, ...], *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The sums of several arrays of one shape, as one reduction."""
+def _sum_together(axes: tuple[int, ...], *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The sums of several arrays of one shape, in a single reduction."""
 
     def add(sums: tuple[jax.Array, ...], terms: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         return tuple(total + term for total, term in zip(sums, terms, strict=True))
@@ -123,17 +127,22 @@ def _reduce(axes: tuple[int, ...], *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(lax.reduce(arrays, zeros, add, axes))
 
 
-@_reduce.defjvp
-def _reduce_jvp(axes: tuple[int, ...], arrays: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> Any:
-    """Linear, each in its own; JAX has no transpose for a reduction of several operands."""
-    return _reduce(axes, *arrays), tuple(tangent.sum(axes) for tangent in tangents)
+@_sum_together.defjvp
+def _sum_together_jvp(axes: tuple[int, ...], arrays: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> Any:
+    """The tangents are summed one by one, because JAX cannot transpose a reduction of several operands."""
+    return _sum_together(axes, *arrays), tuple(tangent.sum(axes) for tangent in tangents)
 
 
-def along_channels(vector: jax.Array, like: jax.Array, axis: int = -1) -> jax.Array:
-    """``vector`` with axes of length one, such that it broadcasts along ``axis`` of ``like``, in ``like``'s dtype."""
-    return along(vector.astype(like.dtype), like.ndim, axis)
+def along_channels(vector: jax.Array, x: jax.Array, axis: int = -1) -> jax.Array:
+    """Cast ``vector`` to the dtype of ``x``, and give it axes of length one to broadcast along ``axis`` of ``x``."""
+    return along_axis(vector.astype(x.dtype), x.ndim, axis)
 
 
-def along(vector: jax.Array, rank: int, axis: int) -> jax.Array:
-    """``vector`` with axes of length one, such that it broadcasts along ``axis`` of an array of that rank."""
+def along_axis(vector: jax.Array, rank: int, axis: int) -> jax.Array:
+    """Give ``vector`` axes of length one, so that it broadcasts along ``axis`` of an array of that rank."""
     return jnp.expand_dims(vector, [other for other in range(rank) if other != axis % rank])
+
+
+def cast_cotangent(cotangent: jax.Array, primal: jax.Array | None) -> jax.Array | None:
+    """The cotangent in the dtype of its primal; ``None`` for an argument that was left out."""
+    return None if primal is None else cotangent.astype(primal.dtype)

@@ -1,15 +1,15 @@
-"""Sizes that are not known when a program is traced: the symbols of `jax.export`.
+"""Array sizes that are unknown when a program is traced: the symbolic dimensions of `jax.export`.
 
-A comparison with a symbol raises, or is False where it could be either. So whatever depends on a size is either right
-for all sizes, or asks first whether the size is known.
+A comparison with a symbolic size raises an error, or is False where the answer depends on the size. So a computation
+must either be right for every size, or ask first whether the size is known.
 """
 
 from typing import Any
 
 import numpy as np
 
-LIKELY = 4096
-"""Stands for an unknown size in a choice that is right for every size. A large number loses fewer digits."""
+ASSUMED_SIZE = 4096
+"""Replaces an unknown size. It is large, because sums over many values need short partial sums to keep their digits."""
 
 
 def is_known(*sizes: Any) -> bool:
@@ -17,6 +17,6 @@ def is_known(*sizes: Any) -> bool:
     return all(isinstance(size, (int, np.integer)) for size in sizes)
 
 
-def likely(*sizes: Any) -> tuple[int, ...]:
-    """The sizes as numbers, for a choice between ways of computing that are right for all sizes."""
-    return tuple(size if is_known(size) else LIKELY for size in sizes)
+def assumed_sizes(*sizes: Any) -> tuple[int, ...]:
+    """Replace unknown sizes by a guess, for a choice between computations that are right for every size."""
+    return tuple(size if is_known(size) else ASSUMED_SIZE for size in sizes)

@@ -1,21 +1,22 @@
-"""Batch normalisation and the ReLU behind it, as one operation with one rule (D11, D13 to D16).
+"""Batch normalisation followed by a ReLU, as one operation with one rule (D11, D13 to D16).
 
     y = max(0, z)    with z = γ x̂ + β
 
-The ReLU lets ``dy`` through where z is positive: ``dz = dy`` there and 0 elsewhere. From there on the rules are those
-of `batch_norm`, with ``dz`` for ``dy``. The backward pass forms z again from ``x`` as it reads it, so neither z nor
-its sign nor y is kept.
+The ReLU passes dy on where z is positive: there ``dz = dy``, and elsewhere ``dz = 0``. The rest of the rule is that of
+`batch_norm`, with dz in place of dy.
 
-Saved for the backward pass: ``x``, which the caller holds anyway, and four vectors of channels.
+Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
+channel. z, its sign and y are not saved: the backward pass computes z from ``x`` again.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._norm.moments import Moments
-from jaxbn._norm.rules import checked_training
+from jaxbn._norm.batch_norm import batch_norm_with_activation
+from jaxbn._norm.statistics import Moments
 from jaxbn._validation import public
 
 
@@ -31,29 +32,22 @@ def batch_norm_relu(
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Float[Array, "..."], Moments]:
-    """Normalises each channel of ``x`` as `batch_norm` does, and sets to zero what is negative then.
+    """Normalises each channel of ``x`` as `batch_norm` does, then applies a ReLU.
 
-        y = max(0, γ x̂ + β)    with x̂ = (x − μ) / √(σ² + ε)
+        y = max(0, γ · x̂ + β)    with x̂ = (x − μ) / √(σ² + ε)
 
-    Gradients, by hand: those of `batch_norm`, with ``dy`` where y is positive and 0 elsewhere in place of ``dy``.
-    Saved for the backward pass: ``x`` and four vectors of channels; neither y nor where it is zero.
+    The gradients are those of `batch_norm`, with 0 in place of ``dy`` where ``γ · x̂ + β`` is not positive. Saved for
+    the backward pass: ``x``, the parameters and four vectors with one entry for each channel, but not ``y``.
 
     Args:
-        x: As in `batch_norm`.
-        gamma: As in `batch_norm`.
-        beta: As in `batch_norm`.
-        axis: As in `batch_norm`.
-        epsilon: As in `batch_norm`.
-        where: As in `batch_norm`; ``y`` is 0 where it is False.
-        axis_name: As in `batch_norm`.
-        axis_index_groups: As in `batch_norm`.
+        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups: The arguments of `batch_norm`, explained
+            there.
 
     Returns:
-        ``y`` with ``x``'s shape and dtype, and the `Moments` of the batch, before the ReLU.
+        ``y`` with the shape and dtype of ``x``, and the `Moments` of the batch before the ReLU.
 
     Raises:
-        TypeError: As in `batch_norm`.
-        ValueError: As in `batch_norm`.
+        TypeError, ValueError: The errors of `batch_norm`, explained there.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -66,4 +60,4 @@ def batch_norm_relu(
         Deck, D11, D13 to D16.
     """
     options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
-    return checked_training("batch_norm_relu", x, gamma, beta, where, rectified=True, **options)
+    return batch_norm_with_activation("batch_norm_relu", jax.nn.relu, x, gamma, beta, where, **options)

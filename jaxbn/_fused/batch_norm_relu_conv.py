@@ -1,20 +1,20 @@
-"""Batch normalisation, ReLU and convolution as one operation: the unit of a pre-activation network, kept by its input.
+"""Batch normalisation, ReLU and convolution as one operation with one rule: the block of a pre-activation network.
 
     h = max(0, γ x̂ + β)    y = conv(h, K) + bias
 
-Backward, the convolution first (D5, D7), then `batch_norm_relu` (D13 to D16):
+The backward pass goes through the convolution first (D5, D7), and then through `batch_norm_relu` (D13 to D16):
 
     dh = Σ dy · K    dK = Σ h · dy    dbias = Σ dy    then dx, dγ, dβ from dh
 
-``dK`` needs h, which is as large as ``x`` and costs one reading of it to compute: the backward pass computes it again.
+dK needs h, which is as large as ``x`` and cheap to compute from it, so the backward pass computes h again.
 
-Saved for the backward pass: ``x`` and the parameters, which the caller holds anyway, and four vectors of channels. In a
-chain of these units ``x`` is the last unit's output: one activation a layer, where autodiff keeps several.
-That h is then computed in the backward pass indeed, and not kept by a compiler that sees it is the forward's, is what
-`_not_before` is for.
+Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
+channel. In a chain of these blocks ``x`` is the output of the block before, so one activation is kept for each layer,
+where autodiff keeps several. A compiler that notices that both passes compute the same h could keep it instead of
+computing it again; `_make_dependent` prevents that.
 
-References: He et al. (2016), *Identity Mappings in Deep Residual Networks*, for the order of the three; Pleiss et al.
-(2017), *Memory-Efficient Implementation of DenseNets*, for computing the normalised values anew.
+References: He et al. (2016), *Identity Mappings in Deep Residual Networks*, for the order of the three operations;
+Pleiss et al. (2017), *Memory-Efficient Implementation of DenseNets*, for computing normalised values twice.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxbn._conv.conv import ConvResiduals, conv_bwd, conv_fwd
 from jaxbn._conv.options import ConvConfig, ConvOptions
-from jaxbn._norm.arguments import Config, along_devices, as_mask, training_config
-from jaxbn._norm.maps import Residuals, normalise, normalised, pullback
-from jaxbn._norm.moments import Moments
+from jaxbn._norm.batch_norm import Residuals, batch_norm_bwd, batch_norm_fwd, y_from_residuals
+from jaxbn._norm.options import BatchNormOptions, as_mask, place_vectors, training_options
+from jaxbn._norm.statistics import Moments
 from jaxbn._sharding import vary_alike
 from jaxbn._validation import as_arrays, public
 
@@ -58,42 +58,26 @@ def batch_norm_relu_conv(
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Float[Array, "batch *output out"], Moments]:
-    """Convolves what `batch_norm_relu` makes of ``x``, and keeps only ``x`` for the backward pass.
+    """Computes batch norm, ReLU and convolution, and saves only ``x`` for the backward pass.
 
-        y = conv(max(0, γ x̂ + β), kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
+        y = conv(max(0, γ · x̂ + β), kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
 
-    Gradients, by hand: those of `conv` and of `batch_norm_relu`, with what lies between them computed anew. Saved for
-    the backward pass: ``x``, the parameters and four vectors of channels.
-
-    The channels are normalised where ``dimension_numbers`` has them in ``x``; there is no ``axis``. The other options
-    are those of `batch_norm_relu` and of `conv`.
+    The gradients are those of `conv` and of `batch_norm_relu`. Saved for the backward pass: ``x``, the parameters and
+    four vectors with one entry for each channel. The input of the convolution is computed a second time instead.
 
     Args:
-        x: Images, as in `conv`.
-        gamma: The scale of each channel of ``x``, as in `batch_norm`; ``None`` is one.
-        beta: The shift of each channel of ``x``, as in `batch_norm`; ``None`` is zero.
-        kernel: As in `conv`.
-        bias: As in `conv`.
-        stride: As in `conv`.
-        padding: As in `conv`; it is with zeros behind the ReLU.
-        dilation: As in `conv`.
-        groups: As in `conv`.
-        flip_kernel: As in `conv`.
-        dimension_numbers: As in `conv`.
-        precision: As in `conv`.
-        preferred_element_type: As in `conv`.
-        algorithm: As in `conv`.
-        epsilon: As in `batch_norm`.
-        where: As in `batch_norm`; the convolution sees 0 where it is False.
-        axis_name: As in `batch_norm`.
-        axis_index_groups: As in `batch_norm`.
+        x: The images, as for `conv`. Their channels are normalised; ``dimension_numbers`` says which axis that is.
+        gamma, beta, epsilon, axis_name, axis_index_groups: The arguments of `batch_norm`, explained there.
+        where: The mask of `batch_norm`. The input of the convolution is 0 where it is False.
+        kernel, bias, stride, dilation, groups, flip_kernel: The arguments of `conv`, explained there.
+        padding: The padding of `conv`. The zeros are added after the ReLU and are not normalised.
+        dimension_numbers, precision, preferred_element_type, algorithm: The options of `conv`, explained there.
 
     Returns:
-        `conv`'s output, and the `Moments` of ``x``.
+        The output of the convolution, and the `Moments` of ``x``.
 
     Raises:
-        TypeError: As in `conv` and `batch_norm`.
-        ValueError: As in `conv` and `batch_norm`.
+        TypeError, ValueError: The errors of `conv` and of `batch_norm`, explained there.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -120,7 +104,7 @@ def batch_norm_relu_conv(
         algorithm=algorithm,
     )
     conv = options.resolve(x, kernel, bias)
-    norm = training_config(
+    norm = training_options(
         function,
         x,
         gamma,
@@ -129,24 +113,19 @@ def batch_norm_relu_conv(
         epsilon=epsilon,
         axis_name=axis_name,
         axis_index_groups=axis_index_groups,
-        rectified=True,
+        activation=jax.nn.relu,
     )
-    gamma, beta = along_devices(norm, x, gamma, beta)
-    kernel, bias = (kernel, bias) if norm.devices is None else norm.devices.own(kernel, bias)
-    arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.names)
+    gamma, beta = place_vectors(norm, x, gamma, beta)
+    if norm.collectives is not None:
+        kernel, bias = norm.collectives.copy_for_each_member(kernel, bias)
+    arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.axis_names)
     outputs: Any = _batch_norm_relu_conv((norm, conv), *arrays)
     return outputs
 
 
-class _Residuals(NamedTuple):
-    norm: Residuals  # x, the parameters, vectors of channels
-    kernel: jax.Array  # the caller's own
-    bias: jax.Array | None  # the caller's own, for its dtype
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _batch_norm_relu_conv(
-    configs: tuple[Config, ConvConfig],
+    configs: tuple[BatchNormOptions, ConvConfig],
     x: jax.Array,
     gamma: jax.Array | None,
     beta: jax.Array | None,
@@ -157,8 +136,14 @@ def _batch_norm_relu_conv(
     return _fwd(configs, x, gamma, beta, kernel, bias, where)[0]
 
 
+class _Residuals(NamedTuple):
+    norm: Residuals  # x, gamma, beta, where, and vectors with one entry for each channel
+    kernel: jax.Array  # the caller's array
+    bias: jax.Array | None  # the caller's array, for its dtype
+
+
 def _fwd(
-    configs: tuple[Config, ConvConfig],
+    configs: tuple[BatchNormOptions, ConvConfig],
     x: jax.Array,
     gamma: jax.Array | None,
     beta: jax.Array | None,
@@ -167,31 +152,32 @@ def _fwd(
     where: jax.Array | None,
 ) -> tuple[tuple[jax.Array, Moments], _Residuals]:
     norm, conv = configs
-    hidden, moments, residuals = normalise(norm, x, gamma, beta, where)
+    (hidden, moments), residuals = batch_norm_fwd(norm, x, gamma, beta, where)
     y, _ = conv_fwd(conv, hidden, kernel, bias)
     return (y, moments), _Residuals(residuals, kernel, bias)
 
 
 def _bwd(
-    configs: tuple[Config, ConvConfig], residuals: _Residuals, cotangents: tuple[jax.Array, Moments]
+    configs: tuple[BatchNormOptions, ConvConfig], residuals: _Residuals, cotangents: tuple[jax.Array, Moments]
 ) -> tuple[jax.Array | None, ...]:
     norm, conv = configs
     dy, dmoments = cotangents
-    of_norm = residuals.norm._replace(inv_std=_not_before(dy, residuals.norm.inv_std))
-    hidden = normalised(norm, of_norm)
+    norm_residuals = residuals.norm._replace(inv_std=_make_dependent(residuals.norm.inv_std, dy))
+    hidden = y_from_residuals(norm, norm_residuals)
     dhidden, dkernel, dbias = conv_bwd(conv, ConvResiduals(hidden, residuals.kernel, residuals.bias), dy)
-    dx, dgamma, dbeta = pullback(norm, of_norm, dhidden, dmoments.mean, dmoments.var)
-    return dx, dgamma, dbeta, dkernel, dbias, None
+    dx, dgamma, dbeta, dwhere = batch_norm_bwd(norm, norm_residuals, (dhidden, dmoments))
+    return dx, dgamma, dbeta, dkernel, dbias, dwhere
 
 
 _batch_norm_relu_conv.defvjp(_fwd, _bwd)
 
 
-def _not_before(dy: jax.Array, vector: jax.Array) -> jax.Array:
-    """``vector``, as something that needs ``dy``.
+def _make_dependent(vector: jax.Array, dy: jax.Array) -> jax.Array:
+    """``vector``, as a value that the compiler cannot compute before ``dy``.
 
-    XLA does not fold a product with zero, which need not be zero. It does remove `jax.lax.optimization_barrier` from a
-    program for the CPU, before it decides when each value is computed: the chain's memory was twice as much with that.
+    XLA does not simplify a product with zero, which is NaN for an infinite factor. `jax.lax.optimization_barrier` would
+    be no help: XLA removes it from programs for the CPU before it schedules them, and a chain of blocks then took twice
+    as much memory.
     """
     zero = 0 * jnp.nan_to_num(jnp.max(lax.stop_gradient(dy), initial=0))
     return vector + zero.astype(vector.dtype)

@@ -1,18 +1,19 @@
-"""A batch norm that changes nothing yet: a layer to put into a model that is trained already (D17).
+"""A batch norm that starts as the identity: a layer to add to a model that is already trained (D17).
 
-``y = γ (x − μ) / √(σ² + ε) + β`` is ``x`` itself for ``γ = √(σ² + ε)`` and ``β = μ``, whatever μ and σ² are. With those
-of the model's own activations it is so in inference, by the running statistics, and in training, by the batch's, as far
-as a batch's are alike; what the layer then changes, it changes by learning.
+``y = γ (x − μ) / √(σ² + ε) + β`` equals ``x`` for ``γ = √(σ² + ε)`` and ``β = μ``, whatever μ and σ² are. Here they are
+the mean and variance of activations of the trained model. In inference, where these running statistics normalise, the
+layer returns its input. In training, where each batch is normalised by its statistics, it returns its input as nearly
+as these equal μ and σ². All that the layer changes later, it has learnt.
 
-β and the running mean are one number, and so is what rounding makes of them: however large the mean is beside the
-deviation, ``x − μ`` and ``+ β`` cancel to the last bit of a number of that size.
+β and the running mean are the same number, with the same rounding error. So ``x − μ`` and ``+ β`` cancel to the last
+bit of a number of that size, even if the mean is much larger than the standard deviation.
 
-Batches are merged as devices are in `moments` (Chan, Golub and LeVeque), in float64 and on the host: there is one merge
-a batch, of a few vectors, and all batches together may have more values than an int32 can count.
+Batches are merged by the formula of Chan, Golub and LeVeque, as devices are in `statistics`, but on the host and in
+float64: only a few vectors are merged for each batch, and all batches together may have more values than an int32 can
+count.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,21 +22,21 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._norm.arguments import as_mask, require_batch, training_config
-from jaxbn._norm.moments import Statistics, statistics
+from jaxbn._norm.options import as_mask, require_batch, training_options
 from jaxbn._norm.running import RunningStats
+from jaxbn._norm.statistics import Statistics, batch_statistics
 from jaxbn._validation import as_array, public
 
 FUNCTION = "calibrated_batch_norm"
 
 
 class CalibratedBatchNorm(NamedTuple):
-    """The arrays of a batch norm layer: two parameters, and what `update_running_stats` goes on from.
+    """The arrays of a batch norm layer: its two parameters, and running statistics for `update_running_stats`.
 
     Attributes:
         gamma: ``γ = √(σ² + ε)``, in at least float32.
         beta: ``β = μ``, in at least float32.
-        running: μ and the biased σ², by which γ and β undo the normalisation, and the number of batches they are of.
+        running: μ, the biased σ², and the number of batches that they were computed from.
     """
 
     gamma: Float[Array, " channels"]
@@ -51,33 +52,33 @@ def calibrated_batch_norm(
     epsilon: float = 1e-5,
     where: Bool[Array, "..."] | None = None,
 ) -> CalibratedBatchNorm:
-    """The batch norm that gives ``x`` back: a layer to add to a trained model without changing what it computes.
+    """Makes a batch norm that returns its input: a layer to add to a trained model without changing what it computes.
 
         γ = √(σ² + ε)    β = μ    with μ, σ² of the calibration data ``x``, over every axis but ``axis``
 
-    so that ``γ · (x − μ) / √(σ² + ε) + β = x``: by `batch_norm_inference` with the running statistics for any ``x``,
-    and by `batch_norm` for all of the calibration data as one batch. A smaller batch comes as close to itself as its
-    own mean and variance are to these.
+    so that ``γ · (x − μ) / √(σ² + ε) + β = x``. `batch_norm_inference` with the running statistics returns any ``x``
+    unchanged. `batch_norm` returns the calibration data unchanged if they are given as one batch; a smaller batch
+    changes as far as its mean and variance differ from μ and σ².
 
-    The error of y is a few units in the last place of ``|x − μ| + |μ| + σ``, in float32 for narrower dtypes, which most
-    often give back their very bits. So a mean of a million costs nothing that ``x`` had beside it. A channel whose
-    values are all the same is given back too.
+    The error of ``y`` is a few units in the last place of ``|x − μ| + |μ| + σ``. Dtypes narrower than float32 are
+    computed in float32, and are mostly returned bit for bit. So even with a mean of a million, ``y`` has the digits
+    that ``x`` had. A channel whose values are all equal is returned too.
 
     Args:
-        x: The calibration data, as in `batch_norm`: what the new layer will be given, such as the outputs of the layer
-            in front of it for some hundred training examples. Or an iterable of such arrays with the same channels,
-            each a batch or a pair of a batch and its mask, of which one at a time is in memory.
-        axis: As in `batch_norm`.
-        epsilon: As in `batch_norm`, which must be given the same.
-        where: As in `batch_norm`; in front of an iterable, the mask of those batches that come without.
+        x: The calibration data: typical inputs of the new layer, such as the outputs of the layer before it for some
+            hundred training examples. Either an array with at least two axes, or an iterable of such arrays with the
+            same channels. Each item is a batch, or a pair of a batch and its mask, and one at a time is in memory.
+        axis, epsilon: The options of `batch_norm`, explained there. The layer needs the same ``epsilon`` as here.
+        where: The mask of `batch_norm`, for an array ``x``, and for the batches of an iterable that have none.
 
     Returns:
         `CalibratedBatchNorm`: γ, β and the running statistics, all in at least float32.
 
     Raises:
-        TypeError: ``x`` is neither an array nor an iterable of them, or as in `batch_norm`.
-        ValueError: ``x`` is empty or its batches differ in their channels, a channel has no value that ``where`` keeps
-            or a mean or variance that is not finite (which `jax.jit` and `jax.vmap` cannot see), or as in `batch_norm`.
+        TypeError: ``x`` is neither an array nor an iterable of arrays, or `batch_norm` would raise it.
+        ValueError: ``x`` is empty, its batches differ in their channels, or `batch_norm` would raise it. Also if a
+            channel has no value where the mask is True, or has a mean or variance that is not finite; under `jax.jit`
+            and `jax.vmap` these two are not detected.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -90,39 +91,21 @@ def calibrated_batch_norm(
     References:
         Deck, D10, D17.
     """
-    measure = partial(_statistics, axis=axis, epsilon=epsilon)
     if hasattr(x, "shape"):
-        batches, own = 1, measure(FUNCTION, x, where)
-        mean, var, count = own.mean, own.var, own.count
+        batches, statistics = 1, _checked_statistics(FUNCTION, x, where, axis, epsilon)
+        mean, var, count = statistics.mean, statistics.var, statistics.count
     else:
-        batches, (mean, var, count) = _together(x, where, measure)
+        every_batch = (_checked_statistics(*named, axis, epsilon) for named in _named_batches(x, where))
+        batches, mean, var, count = _merge_batches(every_batch)
     if not isinstance(mean, Tracer):
         _require_values(np.asarray(count), np.isfinite(mean) & np.isfinite(var))
     running = RunningStats(mean, var, jnp.full(mean.shape, batches, jnp.int32))
-    return CalibratedBatchNorm(jnp.sqrt(var + epsilon), mean.copy(), running)  # A shared buffer cannot be donated.
+    # β is a copy of the running mean: two arguments that share a buffer cannot be donated.
+    return CalibratedBatchNorm(jnp.sqrt(var + epsilon), mean.copy(), running)
 
 
-def _together(batches: Iterable[Any], where: Any, measure: Callable[..., Statistics]) -> tuple[int, tuple[Any, ...]]:
-    """How many batches there are; mean, variance and count of all."""
-    total, dtype, number = None, None, 0
-    for function, batch, mask in _batches(batches, where):
-        own = measure(function, batch, mask)
-        exact = Statistics(*_in_float64(own))
-        if total is None:
-            total, dtype = exact, own.rest.dtype
-        elif own.rest.shape != total.rest.shape:
-            raise ValueError(f"{function}: `x` has {own.rest.size} channels; it must have {total.rest.size} as before")
-        else:
-            total = _merged(total, exact)
-        number += 1
-    if total is None:
-        raise ValueError(f"{FUNCTION}: `x` has no batches; there must be one (a generator can be read only once)")
-    var = total.squares / np.maximum(total.count, 1)
-    return number, (jnp.asarray(total.mean, dtype), jnp.asarray(var, dtype), total.count)
-
-
-def _batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Each batch with its mask, after what an error in it begins with."""
+def _named_batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Each batch with its mask, and with the words that begin the messages of its errors."""
     try:
         batches = iter(x)
     except TypeError:
@@ -139,46 +122,60 @@ def _batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any]]:
         yield function, batch, mask
 
 
-def _in_float64(vectors: Iterable[Any]) -> Iterator[Any]:
-    return (np.asarray(vector, np.float64) for vector in vectors)
-
-
-def _merged(one: Statistics, other: Statistics) -> Statistics:
-    """Of two parts in NumPy's float64, about the first one's pivot."""
-    count = one.count + other.count
-    share = other.count / np.maximum(count, 1)
-    distance = ((other.pivot - one.pivot) + other.rest) - one.rest
-    squares = one.squares + other.squares + one.count * share * distance**2
-    return Statistics(one.pivot, one.rest + share * distance, squares, count)
-
-
-def _statistics(function: str, x: Any, where: Any, *, axis: Any, epsilon: Any) -> Statistics:
+def _checked_statistics(function: str, x: Any, where: Any, axis: Any, epsilon: Any) -> Statistics:
     x = as_array(function, "x", x)
     require_batch(function, x)
-    config = training_config(
+    options = training_options(
         function, x, None, None, axis=axis, epsilon=epsilon, axis_name=None, axis_index_groups=None
     )
-    return _compiled(x, as_mask(function, where, x), config.axis)
+    return _compiled_statistics(x, as_mask(function, where, x), options.axis)
 
 
-@partial(jax.jit, static_argnums=2)
-def _compiled(x: jax.Array, where: jax.Array | None, axis: int) -> Statistics:
-    return statistics(x, where, axis, None)
+_compiled_statistics = jax.jit(batch_statistics, static_argnums=2)
+
+
+def _merge_batches(batches: Iterable[Statistics]) -> tuple[int, jax.Array, jax.Array, np.ndarray]:
+    """The number of batches, and the mean, the variance and the count of all of them together."""
+    total, dtype, number = None, None, 0
+    for batch in batches:
+        exact = Statistics(*(np.asarray(vector, np.float64) for vector in batch))  # pyright: ignore[reportArgumentType]
+        if total is None:
+            total, dtype = exact, batch.mean.dtype
+        elif exact.mean.shape != total.mean.shape:
+            came, wanted = exact.mean.size, total.mean.size
+            raise ValueError(f"{FUNCTION}, batch {number}: `x` has {came} channels; it must have {wanted} as before")
+        else:
+            total = _merge(total, exact)
+        number += 1
+    if total is None:
+        raise ValueError(f"{FUNCTION}: `x` has no batches; there must be one (a generator can be read only once)")
+    var = total.squares / np.maximum(total.count, 1)
+    return number, jnp.asarray(total.mean, dtype), jnp.asarray(var, dtype), np.asarray(total.count)
+
+
+def _merge(one: Statistics, other: Statistics) -> Statistics:
+    """The statistics of two sets of values together, about the pivot of the first."""
+    count = one.count + other.count
+    share = other.count / np.maximum(count, 1)
+    distance = ((other.pivot - one.pivot) + other.correction) - one.correction
+    squares = one.squares + other.squares + one.count * share * distance**2
+    return Statistics(one.pivot, one.correction + share * distance, squares, count)
 
 
 def _require_values(count: np.ndarray, finite: np.ndarray) -> None:
+    """Raise unless every channel has a value, and a finite mean and variance."""
     if not np.all(count):
         raise ValueError(
-            f"{FUNCTION}: `x` has no value in {_channels(count == 0)}; `where` must keep some of each channel"
+            f"{FUNCTION}: `x` has no value in {_listed(count == 0)}; `where` must keep some of each channel"
         )
     if not np.all(finite):
         raise ValueError(
-            f"{FUNCTION}: `x` has a mean or variance that is not finite in {_channels(~finite)}; its values must be "
+            f"{FUNCTION}: `x` has a mean or variance that is not finite in {_listed(~finite)}; its values must be "
             "finite, and so must the sum of their squares about the mean"
         )
 
 
-def _channels(bad: np.ndarray) -> str:
+def _listed(bad: np.ndarray) -> str:
     """``channel 3``, or ``5 of 64 channels, the first 3``."""
     first, *others = np.flatnonzero(bad).tolist()
     return f"{len(others) + 1} of {bad.size} channels, the first {first}" if others else f"channel {first}"

@@ -1,12 +1,12 @@
-"""Batch normalisation by given statistics, as after training, with its gradients (D10, D15's direct term).
+"""Batch normalisation by given statistics, with its gradients (D10, and the direct term of D15).
 
     y = γ x̂ + β    with x̂ = (x − μ) / √(σ² + ε)
 
-μ and σ² do not depend on ``x`` here, so that of D15's three terms the direct one is left:
+μ and σ² do not depend on ``x`` here. Of the three terms of D15 only the direct one remains:
 
     dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
-Saved for the backward pass: the arguments, which the caller holds anyway; nothing is added.
+Saved for the backward pass: only the arguments, which the caller holds anyway.
 """
 
 from functools import partial
@@ -16,9 +16,8 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxbn._channels import along_channels, channel_sum, widened
-from jaxbn._norm.arguments import Config, along_devices, as_batch, common_config
-from jaxbn._norm.maps import like
+from jaxbn._channels import along_channels, cast_cotangent, channel_sum, widened
+from jaxbn._norm.options import BatchNormOptions, inference_options, place_vectors, with_batch_axis
 from jaxbn._sharding import vary_alike
 from jaxbn._validation import as_arrays, public
 
@@ -34,36 +33,33 @@ def batch_norm_inference(
     axis: int = -1,
     epsilon: float = 1e-5,
 ) -> Float[Array, "..."]:
-    """Normalises each channel of ``x`` by a given mean and variance, then scales by γ and shifts by β.
+    """Normalises each channel of ``x`` by a given mean and variance, then scales it by γ and shifts it by β.
 
-        y = γ · (x − μ) / √(σ² + ε) + β    with μ, σ² given, as from running averages
+        y = γ · x̂ + β    with x̂ = (x − μ) / √(σ² + ε), and μ, σ² given, for example as running averages
 
-    Gradients, by hand, with ``x̂ = (x − μ) / √(σ² + ε)``; here μ and σ² do not depend on ``x``, so only the direct term
-    of D15 is left:
+    The gradients follow a rule written by hand. Because μ and σ² do not depend on ``x``, only the direct term of D15
+    remains:
 
         dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
-    Saved for the backward pass: the arguments, which the caller holds; nothing is added.
+    Saved for the backward pass: only the arguments, which the caller holds anyway.
 
-    ``y`` is no more accurate than the ``mean`` given: a float32 of 1e6 may be 0.03 off, and ``y`` as much at a variance
-    of 1, where `batch_norm` keeps all digits.
+    ``y`` is as accurate as the given ``mean``: a mean of 1e6 in float32 may be wrong by 0.03, and so may ``y`` if the
+    variance is 1. (`batch_norm` is more accurate, because it holds the mean in two parts.)
 
     Args:
-        x: As in `batch_norm`; it may be empty, and of rank 1, ``(channels,)``.
+        x: The input, of any floating dtype and with any number of axes from one on. It may be empty.
         mean: The mean of each channel, of any floating dtype.
         var: The variance of each channel, of any floating dtype.
-        gamma: As in `batch_norm`.
-        beta: As in `batch_norm`.
-        axis: As in `batch_norm`.
-        epsilon: As in `batch_norm`.
+        gamma, beta, axis, epsilon: The arguments of `batch_norm`, explained there.
 
     Returns:
-        ``y`` with ``x``'s shape and dtype.
+        ``y`` with the shape and dtype of ``x``.
 
     Raises:
         TypeError: An array is not of a real floating dtype, or ``axis`` is not an int.
-        ValueError: ``axis`` is out of range, ``epsilon`` is not positive, or a vector's length is not the number of
-            channels.
+        ValueError: ``axis`` is out of range, ``epsilon`` is not positive, or a vector does not have one entry for each
+            channel.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -76,54 +72,65 @@ def batch_norm_inference(
     """
     function = "batch_norm_inference"
     x, mean, var, gamma, beta = as_arrays(function, x=x, mean=mean, var=var, gamma=gamma, beta=beta)
-    config = common_config(function, x, axis, epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
+    options = inference_options(function, x, axis=axis, epsilon=epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
     shape = x.shape
-    config, x, _ = as_batch(config, x)
-    vectors = along_devices(config, x, mean, var, gamma, beta)
-    y: Any = _batch_norm_inference(config, *vary_alike(x, *vectors))
+    options, x, _ = with_batch_axis(options, x)
+    vectors = place_vectors(options, x, mean, var, gamma, beta)
+    y: Any = _batch_norm_inference(options, *vary_alike(x, *vectors))
     return y.reshape(shape)
-
-
-class _Residuals(NamedTuple):
-    x: jax.Array  # the caller's own
-    mean: jax.Array  # the caller's own
-    var: jax.Array  # the caller's own
-    gamma: jax.Array | None  # the caller's own
-    beta: jax.Array | None  # the caller's own, for its dtype
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _batch_norm_inference(
-    config: Config, x: jax.Array, mean: jax.Array, var: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
+    options: BatchNormOptions,
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
 ) -> jax.Array:
-    return _batch_norm_inference_fwd(config, x, mean, var, gamma, beta)[0]
+    return _batch_norm_inference_fwd(options, x, mean, var, gamma, beta)[0]
+
+
+class _Residuals(NamedTuple):
+    x: jax.Array  # the caller's array
+    mean: jax.Array  # the caller's array
+    var: jax.Array  # the caller's array
+    gamma: jax.Array | None  # the caller's array
+    beta: jax.Array | None  # the caller's array, for its dtype
 
 
 def _batch_norm_inference_fwd(
-    config: Config, x: jax.Array, mean: jax.Array, var: jax.Array, gamma: jax.Array | None, beta: jax.Array | None
+    options: BatchNormOptions,
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
 ) -> tuple[jax.Array, _Residuals]:
-    centred = _centre(x, mean, config.axis)
-    y = along_channels(_scale(_inv_std(var, centred, config), gamma), centred, config.axis) * centred
-    y = y if beta is None else y + along_channels(beta, centred, config.axis)
+    centred = _centre(x, mean, options.axis)
+    scale = _scale(_inv_std(var, centred, options), gamma)
+    y = along_channels(scale, centred, options.axis) * centred
+    y = y if beta is None else y + along_channels(beta, centred, options.axis)
     return y.astype(x.dtype), _Residuals(x, mean, var, gamma, beta)
 
 
 def _batch_norm_inference_bwd(
-    config: Config, residuals: _Residuals, dy: jax.Array
+    options: BatchNormOptions, residuals: _Residuals, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
     x, mean, var, gamma, beta = residuals
-    centred = _centre(x, mean, config.axis)
-    inv_std = _inv_std(var, centred, config)
+    centred = _centre(x, mean, options.axis)
+    inv_std = _inv_std(var, centred, options)
     dy = dy.astype(centred.dtype)
-    dbeta = channel_sum(dy, config.axis)
-    dgamma = channel_sum(dy * (centred * along_channels(inv_std, dy, config.axis)), config.axis)
+    dbeta = channel_sum(dy, options.axis)
+    dgamma = channel_sum(dy * (centred * along_channels(inv_std, dy, options.axis)), options.axis)
 
     scale = _scale(inv_std, gamma)
-    dx = along_channels(scale, dy, config.axis) * dy
+    dx = along_channels(scale, dy, options.axis) * dy
     dmean = -scale * dbeta
     dvar = -0.5 * scale * inv_std * dgamma
     dmean, dvar = dmean.astype(mean.dtype), dvar.astype(var.dtype)
-    return dx.astype(x.dtype), dmean, dvar, like(dgamma, gamma), like(dbeta, beta)
+    return dx.astype(x.dtype), dmean, dvar, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta)
 
 
 _batch_norm_inference.defvjp(_batch_norm_inference_fwd, _batch_norm_inference_bwd)
@@ -135,8 +142,8 @@ def _centre(x: jax.Array, mean: jax.Array, axis: int) -> jax.Array:
     return x - along_channels(mean, x, axis)
 
 
-def _inv_std(var: jax.Array, centred: jax.Array, config: Config) -> jax.Array:
-    return lax.rsqrt(var.astype(centred.dtype) + config.epsilon)
+def _inv_std(var: jax.Array, centred: jax.Array, options: BatchNormOptions) -> jax.Array:
+    return lax.rsqrt(var.astype(centred.dtype) + options.epsilon)
 
 
 def _scale(inv_std: jax.Array, gamma: jax.Array | None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Running averages of a batch norm's moments, which inference normalises by (D10)."""
+"""Running averages of the moments of batches, for normalisation in inference (D10)."""
 
 from typing import Any, NamedTuple
 
@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxbn._norm.moments import Moments
+from jaxbn._norm.statistics import Moments
 from jaxbn._validation import as_integer, public, require_floating
 
 
 class RunningStats(NamedTuple):
-    """What `batch_norm_inference` normalises by, and how it came about.
+    """Running statistics of each channel, for `batch_norm_inference`.
 
     Attributes:
-        mean: The average of the batches' means.
-        var: The average of the batches' variances.
-        updates: How many batches each channel has been averaged over, int32.
+        mean: The average of the means of the batches.
+        var: The average of the variances of the batches.
+        updates: The number of batches that each channel was averaged over, int32.
     """
 
     mean: Float[Array, " channels"]
@@ -27,14 +27,14 @@ class RunningStats(NamedTuple):
 
 @public
 def init_running_stats(features: int, dtype: DTypeLike = jnp.float32) -> RunningStats:
-    """Running statistics before the first batch: mean 0 and variance 1, by which inference changes nothing.
+    """Makes the running statistics before the first batch: mean 0 and variance 1, with which inference is the identity.
 
     Args:
         features: The number of channels.
-        dtype: Of mean and variance.
+        dtype: The dtype of the mean and the variance.
 
     Returns:
-        `RunningStats` without any updates.
+        `RunningStats` with no updates.
 
     Raises:
         TypeError: ``features`` is not an int, or ``dtype`` is not a real floating one.
@@ -62,28 +62,32 @@ def update_running_stats(
 
         mean ← (1 − w) · mean + w · μ    var ← (1 − w) · var + w · σ² · m / (m − 1)    with w = momentum
 
-    ``momentum`` is the *new* batch's weight, as in PyTorch, whose numbers these are. For Flax's ``momentum=0.99`` write
-    ``momentum=0.01, unbiased=False``: there it is the old statistics' weight, and the variance is averaged as it is.
+    ``momentum`` is the weight of the *new* batch, and the results equal those of PyTorch. In Flax it is the weight of
+    the old statistics, and the biased variance is averaged: for Flax's ``momentum=0.99`` write
+    ``momentum=0.01, unbiased=False``.
 
-    After n updates the initial mean 0 and variance 1 still weigh ``(1 − momentum)ⁿ``, as in PyTorch and Flax. With
-    ``momentum=None`` the weight is 1 / n, which makes the average that of all batches, from the first one on.
+    After n updates the initial mean 0 and variance 1 still have the weight ``(1 − momentum)ⁿ``, as in PyTorch and Flax.
+    With ``momentum=None`` the n-th batch has the weight 1 / n. The running statistics are then the plain average over
+    all batches, without the initial values.
 
-    A channel of which the batch has one value or none keeps its statistics: one value says nothing of a variance. No
+    A channel with fewer than two values in the batch keeps its statistics, because one value has no variance. No
     gradient flows from the running statistics to the batch.
 
     Args:
-        running: From `init_running_stats`, or from the last call.
-        moments: From `batch_norm`.
-        momentum: The weight w of the batch, from 0 to 1, known when traced; ``None`` averages all batches alike.
-        unbiased: Whether to average the unbiased variance, ``σ² · m / (m − 1)``, or the one that normalised the batch.
+        running: The statistics so far, from `init_running_stats` or from the last call.
+        moments: The moments of a batch, from `batch_norm`.
+        momentum: The weight w of the batch, a number from 0 to 1 that is known when traced; ``None`` gives all batches
+            the same weight.
+        unbiased: Whether to average the unbiased variance ``σ² · m / (m − 1)``, or the biased one that normalised the
+            batch.
 
     Returns:
         The new `RunningStats`, in the dtypes of ``running``.
 
     Raises:
-        TypeError: ``momentum`` is neither None nor a number known when traced, or ``running`` and ``moments`` are not
-            what they are said to be.
-        ValueError: ``momentum`` is not from 0 to 1, or ``running`` is of another number of channels than ``moments``.
+        TypeError: ``momentum`` is neither None nor a number that is known when traced, ``running`` is not a
+            `RunningStats`, or ``moments`` is not a `Moments`.
+        ValueError: ``momentum`` is not from 0 to 1, or ``running`` and ``moments`` differ in the number of channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -127,8 +131,8 @@ def _as_momentum(momentum: Any) -> float | None:
         return None
     wanted = "it must be None or a number from 0 to 1 that is known when traced"
     try:
-        number = float(momentum + 0)  # Of a number, which a str is not.
-    except (TypeError, ValueError):  # a tracer's error is a TypeError too
+        number = float(momentum + 0)  # The sum raises for a str, which `float` would accept.
+    except (TypeError, ValueError):  # The error of a tracer is a TypeError too.
         raise TypeError(f"update_running_stats: `momentum` is {momentum!r}; {wanted}") from None
     if not 0 <= number <= 1:
         raise ValueError(f"update_running_stats: `momentum` is {momentum!r}; {wanted}")

@@ -1,27 +1,29 @@
-"""Mutants whose value is another as well: there is no derivative to compare then, and the check says so."""
+"""Mutants that change the value as well. The check then reports the value, and compares no derivative."""
+
+from functools import partial
 
 from tests.norm.mutants import INFERENCE, LARGE_EPSILON, MASKED, MEMBERS, ROWS, SQUARE, in_bfloat16
 from tests.support.mutants import forward
 
-STATISTICS = "found = statistics(x, where, config.axis, config.devices)"
-Y = "return kept(jax.nn.relu(y) if config.rectified else y, where)"
-SHIFTED = "shifted = kept(widened(x) - pivot, where)"
+STATISTICS = "statistics = batch_statistics(x, where, options.axis, options.collectives)"
+Y = "return apply_mask(z if options.activation is None else options.activation(z), where)"
+SHIFTED = "difference = apply_mask(widened(x) - pivot, where)"
 SHIFT = "widened(x) - pivot"
-MERGED = "return own if devices is None else _merged(devices, own)"
+MERGED = "return local if collectives is None else _merge_devices(collectives, local)"
+
+of_batch_norm = partial(forward, "_norm.batch_norm")
+of_statistics = partial(forward, "_norm.statistics")
+
 FORWARDS = [
-    forward("_norm.maps", "statistics over the wrong axis", STATISTICS, STATISTICS.replace("config.axis", "0"), SQUARE),
-    forward("_norm.maps", "ε dropped", "found.var + config.epsilon", "found.var", LARGE_EPSILON),
-    forward("_norm.inference", "inference: ε dropped", "+ config.epsilon", "", INFERENCE),
-    forward("_norm.maps", "mask ignored in the statistics", STATISTICS, STATISTICS.replace("where", "None"), MASKED),
-    forward("_norm.maps", "mask ignored in y", Y, Y.replace("where", "None"), MASKED),
-    forward(
-        "_norm.moments",
-        "m−1",
-        "at_least_one(self.count, self.squares)",
-        "(self.count - 1).astype(self.squares.dtype)",
-        ROWS,
+    of_batch_norm("statistics over the wrong axis", STATISTICS, STATISTICS.replace("options.axis", "0"), SQUARE),
+    of_batch_norm("ε dropped", "var + options.epsilon", "var", LARGE_EPSILON),
+    forward("_norm.inference", "inference: ε dropped", "+ options.epsilon", "", INFERENCE),
+    of_batch_norm("mask ignored in the statistics", STATISTICS, STATISTICS.replace("where", "None"), MASKED),
+    of_batch_norm("mask ignored in y", Y, Y.replace("where", "None"), MASKED),
+    of_statistics(
+        "m−1", "as_divisor(self.count, self.squares.dtype)", "(self.count - 1).astype(self.squares.dtype)", ROWS
     ),
-    forward("_norm.moments", "all-reduce missing", MERGED, "return own", MEMBERS),
-    forward("_norm.moments", "m of one device", "count = counts.sum(0, dtype=jnp.int32)", "count = own.count", MEMBERS),
-    forward("_norm.moments", "in bfloat16", SHIFTED, SHIFTED.replace(SHIFT, in_bfloat16(f"({SHIFT})")), ROWS),
+    of_statistics("all-reduce missing", MERGED, "return local", MEMBERS),
+    of_statistics("m of one device", "count = counts.sum(0, dtype=jnp.int32)", "count = local.count", MEMBERS),
+    of_statistics("in bfloat16", SHIFTED, SHIFTED.replace(SHIFT, in_bfloat16(f"({SHIFT})")), ROWS),
 ]

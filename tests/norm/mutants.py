@@ -20,24 +20,24 @@ MEMBERS, DEVICES, UNCHECKED = (
 
 DIRECT = "vectors.inv_std * (dx_hat - mean_dx_hat)"
 VAR = "x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)"
-BOTH = "direct_and_through_mean + through_var"
-MOMENTS = "dmean + x_hat * (2 * dvar / vectors.inv_std)"
-DX = "direct_and_through_mean + through_var + of_moments, where)"
-DY = "x, dy = kept(x, where), kept(dy, where)"
-M = "m = at_least_one(count, inv_std)"
+BOTH = "direct_and_through_mean + through_variance"
+MOMENTS = "dmean_over_m + x_hat * (2 * dvar_over_m / vectors.inv_std)"
+DX = "direct_and_through_mean + through_variance + through_moments, where)"
+DY = "x, dy = apply_mask(x, where), apply_mask(dy, where)"
+M = "m = as_divisor(count, inv_std.dtype)"
 SAVED = "    x, gamma, beta, where, *_, inv_std, count = residuals\n"
-RETURNED = "    return dx, like(dgamma, gamma), like(dbeta, beta)\n\n\ndef like"
-SUMMED = "    dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=config.axis)\n"
-TOTAL = "return lax.psum(x, self.names) if self.groups"
-INV_STD = "    inv_std = _inv_std(var, centred, config)\n    dy ="
+RETURNED = "    return dx, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta), None\n"
+SUMMED = "    dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)\n"
+TOTAL = "return lax.psum(x, self.axis_names) if self.axis_index_groups"
+INV_STD = "    inv_std = _inv_std(var, centred, options)\n    dy ="
 
 
-def of_maps(name: str, old: str, new: str, cause: str | None = None, case: Case = ROWS, **more: Any) -> Mutant:
-    return Mutant(f"batch norm: {name}", "_norm.maps", old, new, case, cause, **more)
+def of_rule(name: str, old: str, new: str, cause: str | None = None, case: Case = ROWS, **more: Any) -> Mutant:
+    return Mutant(f"batch norm: {name}", "_norm.batch_norm", old, new, case, cause, **more)
 
 
-def of_devices(name: str, old: str, new: str, cause: str | None = None, case: Case = MEMBERS) -> Mutant:
-    return Mutant(f"devices: {name}", "_norm.devices", old, new, case, cause)
+def of_collectives(name: str, old: str, new: str, cause: str | None = None, case: Case = MEMBERS) -> Mutant:
+    return Mutant(f"devices: {name}", "_norm.collectives", old, new, case, cause)
 
 
 def of_inference(name: str, old: str, new: str, cause: str | None = None) -> Mutant:
@@ -45,7 +45,7 @@ def of_inference(name: str, old: str, new: str, cause: str | None = None) -> Mut
 
 
 def returned(dx: str = "dx", dgamma: str = "dgamma", dbeta: str = "dbeta") -> tuple[str, str]:
-    return RETURNED, f"    return {dx}, like({dgamma}, gamma), like({dbeta}, beta)\n\n\ndef like"
+    return RETURNED, f"    return {dx}, cast_cotangent({dgamma}, gamma), cast_cotangent({dbeta}, beta), None\n"
 
 
 def in_bfloat16(name: str) -> str:
@@ -58,102 +58,118 @@ ALONG, IGNORED = "a factor that differs along axis ", "ignored: the cotangent of
 
 NORMALISATION = [
     # Signs, factors and terms.
-    of_maps("dx: sign", *returned(dx="-dx"), SIGN),
-    of_maps("dγ: sign", *returned(dgamma="-dgamma"), SIGN),
-    of_maps("dβ: sign", *returned(dbeta="-dbeta"), SIGN),
-    of_maps("dx: zero", *returned(dx="0 * dx"), ZERO),
-    of_maps("dγ: zero", *returned(dgamma="0 * dgamma"), ZERO),
-    of_maps("dγ with dβ", *returned(dgamma="dbeta", dbeta="dgamma"), "swapped: this is the cotangent of"),
-    of_maps("dγ: mean", *returned(dgamma="dgamma / m"), "1/m with m = 6"),
-    of_maps("dβ: mean", *returned(dbeta="dbeta / m"), "1/m with m = 6"),
-    of_maps("dβ: m−1", *returned(dbeta="dbeta / (m - 1)"), "1/(m−1) with m = 6"),
-    of_maps("dβ: mean over the batch alone", *returned(dbeta="dbeta / len(x)"), "1/m with m = 3", IMAGES),
-    of_maps("dβ: N·C", *returned(dbeta="dbeta / x.size"), "1/m with m = 24"),
-    of_maps("dx: unbiased", *returned(dx="dx * (len(x) / (len(x) - 1))"), "m/(m−1) with m = 6"),
-    of_maps("through x̂: sign", VAR, VAR.replace("-", ""), X_HAT),
-    of_maps("through x̂: dropped", VAR, f"0 * {VAR}", X_HAT),
-    of_maps("through x̂: twice", VAR, f"2 * {VAR}", X_HAT),
-    of_maps("through x̂: m−1", VAR, f"6 / 5 * {VAR}", X_HAT),
-    of_maps("through x̂: σ⁻²", VAR, f"vectors.inv_std * {VAR}", X_HAT),
-    of_maps("through x̂: γ dropped", VAR, f"{VAR} / vectors.gamma", X_HAT),
-    of_maps("through μ: sign", DIRECT, DIRECT.replace("-", "+"), CONSTANT),
-    of_maps("through μ: dropped", DIRECT, "vectors.inv_std * dx_hat", CONSTANT),
-    of_maps("through μ: m−1", DIRECT, DIRECT.replace("- ", "- 6 / 5 * "), CONSTANT),
-    of_maps("through μ: σ⁻²", DIRECT, DIRECT.replace("- ", "- vectors.inv_std * "), CONSTANT),
-    of_maps("direct: dropped", DIRECT, DIRECT.replace("dx_hat - ", "-"), "a term parallel to the cotangent of"),
-    of_maps("direct: γ dropped", DIRECT, DIRECT.replace("(dx_hat", "(dy")),
-    of_maps("γ dropped", BOTH, f"({BOTH}) / vectors.gamma"),
-    of_maps("γ dropped from the means", "sums = sums * ", "sums = sums + 0 * "),
-    of_maps("σ⁻¹ dropped", BOTH, f"({BOTH}) / vectors.inv_std"),
-    of_maps("σ⁻²", BOTH, f"({BOTH}) * vectors.inv_std"),
-    of_maps(
+    of_rule("dx: sign", *returned(dx="-dx"), SIGN),
+    of_rule("dγ: sign", *returned(dgamma="-dgamma"), SIGN),
+    of_rule("dβ: sign", *returned(dbeta="-dbeta"), SIGN),
+    of_rule("dx: zero", *returned(dx="0 * dx"), ZERO),
+    of_rule("dγ: zero", *returned(dgamma="0 * dgamma"), ZERO),
+    of_rule("dγ with dβ", *returned(dgamma="dbeta", dbeta="dgamma"), "swapped: this is the cotangent of"),
+    of_rule("dγ: mean", *returned(dgamma="dgamma / m"), "1/m with m = 6"),
+    of_rule("dβ: mean", *returned(dbeta="dbeta / m"), "1/m with m = 6"),
+    of_rule("dβ: m−1", *returned(dbeta="dbeta / (m - 1)"), "1/(m−1) with m = 6"),
+    of_rule("dβ: mean over the batch alone", *returned(dbeta="dbeta / len(x)"), "1/m with m = 3", IMAGES),
+    of_rule("dβ: N·C", *returned(dbeta="dbeta / x.size"), "1/m with m = 24"),
+    of_rule("dx: unbiased", *returned(dx="dx * (len(x) / (len(x) - 1))"), "m/(m−1) with m = 6"),
+    of_rule("through x̂: sign", VAR, VAR.replace("-", ""), X_HAT),
+    of_rule("through x̂: dropped", VAR, f"0 * {VAR}", X_HAT),
+    of_rule("through x̂: twice", VAR, f"2 * {VAR}", X_HAT),
+    of_rule("through x̂: m−1", VAR, f"6 / 5 * {VAR}", X_HAT),
+    of_rule("through x̂: σ⁻²", VAR, f"vectors.inv_std * {VAR}", X_HAT),
+    of_rule("through x̂: γ dropped", VAR, f"{VAR} / vectors.gamma", X_HAT),
+    of_rule("through μ: sign", DIRECT, DIRECT.replace("-", "+"), CONSTANT),
+    of_rule("through μ: dropped", DIRECT, "vectors.inv_std * dx_hat", CONSTANT),
+    of_rule("through μ: m−1", DIRECT, DIRECT.replace("- ", "- 6 / 5 * "), CONSTANT),
+    of_rule("through μ: σ⁻²", DIRECT, DIRECT.replace("- ", "- vectors.inv_std * "), CONSTANT),
+    of_rule("direct: dropped", DIRECT, DIRECT.replace("dx_hat - ", "-"), "a term parallel to the cotangent of"),
+    of_rule("direct: γ dropped", DIRECT, DIRECT.replace("(dx_hat", "(dy")),
+    of_rule("γ dropped", BOTH, f"({BOTH}) / vectors.gamma"),
+    of_rule("γ dropped from the means", "sums = sums * ", "sums = sums + 0 * "),
+    of_rule("σ⁻¹ dropped", BOTH, f"({BOTH}) / vectors.inv_std"),
+    of_rule("σ⁻²", BOTH, f"({BOTH}) * vectors.inv_std"),
+    of_rule(
         "ε dropped",
         SAVED,
-        f"{SAVED}    residuals = residuals._replace(inv_std=(inv_std**-2 - config.epsilon) ** -0.5)\n",
+        f"{SAVED}    residuals = residuals._replace(inv_std=(inv_std**-2 - options.epsilon) ** -0.5)\n",
         ALONG + "0",
         LARGE_EPSILON,
     ),
-    of_maps("m over all channels", M, f"{M} * len(inv_std)"),
-    of_maps("sums over the wrong axis", SUMMED, SUMMED.replace("config.axis", "0"), "axes 0 and 2 are", SQUARE),
+    of_rule("m over all channels", M, f"{M} * len(inv_std)"),
+    of_rule("sums over the wrong axis", SUMMED, SUMMED.replace("options.axis", "0"), "axes 0 and 2 are", SQUARE),
     # The moments' cotangents.
-    of_maps("dmean ignored", MOMENTS, MOMENTS.replace("dmean", "0 * dmean"), IGNORED),
-    of_maps("dvar ignored", MOMENTS, MOMENTS.replace("2 *", "0 *"), IGNORED),
-    of_maps("dmean and dvar ignored", MOMENTS, f"0 * ({MOMENTS})", IGNORED),
-    of_maps("dmean: sign", MOMENTS, MOMENTS.replace("dmean", "-dmean"), CONSTANT),
-    of_maps("dmean with dvar", MOMENTS, "dvar + x_hat * (2 * dmean / vectors.inv_std)"),
-    of_maps("dvar: 2 dropped", MOMENTS, MOMENTS.replace("2 * ", ""), X_HAT),
-    of_maps("dvar: x̂ for x − μ", MOMENTS, MOMENTS.replace(" / vectors.inv_std", ""), X_HAT),
+    of_rule("dmean ignored", MOMENTS, MOMENTS.replace("dmean_over_m", "0 * dmean_over_m"), IGNORED),
+    of_rule("dvar ignored", MOMENTS, MOMENTS.replace("2 *", "0 *"), IGNORED),
+    of_rule("dmean and dvar ignored", MOMENTS, f"0 * ({MOMENTS})", IGNORED),
+    of_rule("dmean: sign", MOMENTS, MOMENTS.replace("dmean_over_m", "-dmean_over_m"), CONSTANT),
+    of_rule("dmean with dvar", MOMENTS, "dvar_over_m + x_hat * (2 * dmean_over_m / vectors.inv_std)"),
+    of_rule("dvar: 2 dropped", MOMENTS, MOMENTS.replace("2 * ", ""), X_HAT),
+    of_rule("dvar: x̂ for x − μ", MOMENTS, MOMENTS.replace(" / vectors.inv_std", ""), X_HAT),
     # Precision and dtypes.
-    of_maps("dx in bfloat16", *returned(dx=in_bfloat16("dx")), "bfloat16"),
-    of_maps("dγ in float16", *returned(dgamma="dgamma.astype('float16')"), "float16"),
-    of_maps(
-        "dγ in float32", *returned()[:1], returned()[1].replace("like(dgamma, gamma)", "dgamma"), dtype=jnp.bfloat16
+    of_rule("dx in bfloat16", *returned(dx=in_bfloat16("dx")), "bfloat16"),
+    of_rule("dγ in float16", *returned(dgamma="dgamma.astype('float16')"), "float16"),
+    of_rule(
+        "dγ in float32",
+        *returned()[:1],
+        returned()[1].replace("cast_cotangent(dgamma, gamma)", "dgamma"),
+        dtype=jnp.bfloat16,
     ),
-    of_maps("dy in bfloat16", SUMMED, f"    dy = {in_bfloat16('dy')}\n{SUMMED}", "bfloat16"),
-    of_maps("residual x in bfloat16", SAVED, f"{SAVED}    x = {in_bfloat16('x')}\n", "bfloat16"),
-    of_maps(
+    of_rule("dy in bfloat16", SUMMED, f"    dy = {in_bfloat16('dy')}\n{SUMMED}", "bfloat16"),
+    of_rule("residual x in bfloat16", SAVED, f"{SAVED}    x = {in_bfloat16('x')}\n", "bfloat16"),
+    of_rule(
         "residual 1/σ in bfloat16",
         SAVED,
         f"{SAVED}    residuals = residuals._replace(inv_std={in_bfloat16('inv_std')})\n",
         "bfloat16",
     ),
-    of_maps(
+    of_rule(
         "sums in bfloat16",
         SUMMED,
-        SUMMED.replace("terms", "lambda *of: [each.astype('bfloat16') for each in terms(*of)]")
+        SUMMED.replace("terms", "lambda *of: [term.astype('bfloat16') for term in terms(*of)]")
         + "    dbeta, dgamma = dbeta.astype(inv_std.dtype), dgamma.astype(inv_std.dtype)\n",
         "bfloat16",
     ),
     # Orders and derivatives.
-    of_maps("dγ: channels reversed", *returned(dgamma="dgamma[::-1]"), "flipped along axis 0"),
-    of_maps("dx: rows reversed", *returned(dx="dx[::-1]"), "flipped along axis 0"),
-    of_maps("dx: not differentiated again", *returned(dx="lax.stop_gradient(dx)"), transforms=("grad of grad",)),
+    of_rule("dγ: channels reversed", *returned(dgamma="dgamma[::-1]"), "flipped along axis 0"),
+    of_rule("dx: rows reversed", *returned(dx="dx[::-1]"), "flipped along axis 0"),
+    of_rule("dx: not differentiated again", *returned(dx="lax.stop_gradient(dx)"), transforms=("grad of grad",)),
     # Masks.
-    of_maps("dx: mask ignored", DX, DX.replace("where)", "None)"), "a mask ignored", MASKED),
-    of_maps("dy: mask ignored", DY, "x = kept(x, where)", None, MASKED),
-    of_maps("m: mask ignored", M, "m = jnp.asarray(x.size / inv_std.size, inv_std.dtype)", None, MASKED),
+    of_rule("dx: mask ignored", DX, DX.replace("where)", "None)"), "a mask ignored", MASKED),
+    of_rule("dy: mask ignored", DY, "x = apply_mask(x, where)", None, MASKED),
+    of_rule("m: mask ignored", M, "m = jnp.asarray(x.size / inv_std.size, inv_std.dtype)", None, MASKED),
     # Devices.
-    of_devices("all-reduce missing", TOTAL, "return x if self.groups"),
-    of_devices("all-reduce missing on devices", TOTAL, "return x if self.groups", None, UNCHECKED),
-    of_devices("all-reduce doubled", TOTAL, "return lax.psum(lax.psum(x, self.names), self.names) if self.groups"),
-    of_devices("all-reduce is a mean", TOTAL, TOTAL.replace("names)", "names) / 2")),
-    of_devices("all-reduce is a maximum", TOTAL, TOTAL.replace("psum", "pmax")),
-    of_devices(
+    of_collectives("all-reduce missing", TOTAL, "return x if self.axis_index_groups"),
+    of_collectives("all-reduce missing on devices", TOTAL, "return x if self.axis_index_groups", None, UNCHECKED),
+    of_collectives(
+        "all-reduce doubled",
+        TOTAL,
+        "return lax.psum(lax.psum(x, self.axis_names), self.axis_names) if self.axis_index_groups",
+    ),
+    of_collectives("all-reduce is a mean", TOTAL, TOTAL.replace("axis_names)", "axis_names) / 2")),
+    of_collectives("all-reduce is a maximum", TOTAL, TOTAL.replace("psum", "pmax")),
+    of_collectives(
         "moments' cotangents reduced though one",
-        "if self.one_cotangent:",
+        "if self.moments_have_one_cotangent:",
         "if False:",
     ),
-    of_devices("moments' cotangents not reduced", "if self.one_cotangent:", "if True:", None, UNCHECKED),
-    of_maps("m of one device", M, f"{M} / 2", None, MEMBERS),
-    of_maps("dγ: all-reduced twice", *returned(dgamma="lax.psum(dgamma, config.names)"), FACTOR + "2 ", UNCHECKED),
-    of_maps("dβ: all-reduced twice", *returned(dbeta="lax.psum(dbeta, config.names)"), FACTOR + "2 ", UNCHECKED),
+    of_collectives(
+        "moments' cotangents not reduced", "if self.moments_have_one_cotangent:", "if True:", None, UNCHECKED
+    ),
+    of_rule("m of one device", M, f"{M} / 2", None, MEMBERS),
+    of_rule(
+        "dγ: all-reduced twice", *returned(dgamma="lax.psum(dgamma, options.axis_names)"), FACTOR + "2 ", UNCHECKED
+    ),
+    of_rule("dβ: all-reduced twice", *returned(dbeta="lax.psum(dbeta, options.axis_names)"), FACTOR + "2 ", UNCHECKED),
     # By given statistics.
     of_inference("dmean: sign", "dmean = -scale", "dmean = scale", SIGN),
     of_inference("dvar: ½ dropped", "-0.5 * scale", "-scale", FACTOR + "2 "),
     of_inference("dvar: sign", "-0.5 * scale", "0.5 * scale", SIGN),
     of_inference("dvar: σ⁻² for σ⁻³", "scale * inv_std * dgamma", "scale * dgamma", ALONG + "0"),
     of_inference("dx: γ dropped", "dx = along_channels(scale,", "dx = along_channels(inv_std,"),
-    of_inference("ε dropped", INV_STD, INV_STD.replace("config", "config._replace(epsilon=0.0)"), ALONG + "2"),
+    of_inference(
+        "ε dropped",
+        INV_STD,
+        INV_STD.replace("options", "BatchNormOptions(axis=options.axis, epsilon=0.0)"),
+        ALONG + "2",
+    ),
     of_inference(
         "dmean with dvar",
         "return dx.astype(x.dtype), dmean, dvar",

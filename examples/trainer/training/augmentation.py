@@ -1,14 +1,13 @@
 """Training images that are a little different each time: cropped, flipped, shifted; compiled with the step."""
 
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxbn._channels import widened
-from jaxbn._validation import as_integer, require_floating
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,10 @@ class Augmentation:
     crop: float = 1.0
 
     def __post_init__(self) -> None:
-        as_integer("Augmentation", "shift", self.shift, least=0)
+        if not isinstance(self.shift, Integral) or isinstance(self.shift, bool):
+            raise TypeError(f"Augmentation: `shift` is {self.shift!r}; it must be an int")
+        if self.shift < 0:
+            raise ValueError(f"Augmentation: `shift` is {self.shift}; it must be at least 0")
         if not isinstance(self.flip, bool):
             raise TypeError(f"Augmentation: `flip` is {self.flip!r}; it must be True or False")
         if not isinstance(self.crop, Real) or isinstance(self.crop, bool):
@@ -54,7 +56,8 @@ class Augmentation:
         self, key: Key[Array, ""], images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         """The images as they are learnt from, of the same shape and dtype."""
-        require_floating("Augmentation", "images", images.dtype)
+        if images.dtype.name not in DTYPES:
+            raise TypeError(f"Augmentation: `images` has dtype {images.dtype}; it must be one of {', '.join(DTYPES)}")
         if images.ndim != 4:
             raise ValueError(
                 f"Augmentation: `images` has shape {images.shape}; it must be (batch, height, width, channels)"
@@ -82,8 +85,9 @@ def _cropped(key: Key[Array, ""], image: Float[Array, "..."], least: float) -> F
     sides = least + (1 - least) * sides
     starts = places * (1 - sides) * jnp.array(image.shape[:2], jnp.float32)  # between 0 and what is cut off, in pixels
     # It maps the place p of the image to p · scale + translation: here from `starts`, and stretched by 1 / sides.
+    wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
     part = jax.image.scale_and_translate(
-        widened(image), image.shape, (0, 1), 1 / sides, -starts / sides, "linear", antialias=False
+        wide, image.shape, (0, 1), 1 / sides, -starts / sides, "linear", antialias=False
     )
     return part.astype(image.dtype)
 

@@ -1,0 +1,258 @@
+"""Batch normalisation in training, with the deck's gradients (D13 to D16).
+
+Forward, over the m values of each channel:
+
+    μ = (1/m) Σ x    σ² = (1/m) Σ (x − μ)²    x̂ = (x − μ) / √(σ² + ε)    y = γ x̂ + β
+
+Backward, with ``dy = ∂Loss/∂y``. The gradients of the parameters are simple sums (D14):
+
+    dγ = Σ dy · x̂    dβ = Σ dy
+
+``x`` affects ``y`` on three paths: directly, through the mean μ and through the variance σ² (D15). With ``dx̂ = γ dy``
+their sum, in this order, is (D16, as corrected)
+
+    dx = 1 / √(σ² + ε) · [dx̂ − (1/m) Σ dx̂ − x̂ · (1/m) Σ dx̂ · x̂]
+
+The variance depends on the mean too, but that path adds nothing, because ``Σ (x − μ) = 0``. The moments are outputs as
+well: if the loss depends on them, their cotangents add ``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
+
+With a mask, every sum is over the entries where the mask is True, and dx is 0 elsewhere. If the batch is split over
+devices, every sum is over all devices. An activation may follow: then y is the activation of ``z = γ x̂ + β``, and dz
+replaces dy in the formulas above.
+
+Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
+channel. x̂, z and y are not saved: they are computed from ``x`` again.
+
+References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
+Training by Reducing Internal Covariate Shift*.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxbn._channels import along_axis, cast_cotangent, channel_sums, widened
+from jaxbn._norm.options import (
+    BatchNormOptions,
+    as_mask,
+    place_vectors,
+    require_batch,
+    training_options,
+    with_batch_axis,
+)
+from jaxbn._norm.statistics import Moments, apply_mask, as_divisor, batch_statistics
+from jaxbn._sharding import vary_alike
+from jaxbn._validation import as_arrays, public
+
+
+@public
+def batch_norm(
+    x: Float[Array, "..."],
+    gamma: Float[Array, " channels"] | None = None,
+    beta: Float[Array, " channels"] | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    where: Bool[Array, "..."] | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+) -> tuple[Float[Array, "..."], Moments]:
+    """Normalises each channel of ``x`` over the batch, then scales it by γ and shifts it by β.
+
+        y = γ · x̂ + β    with x̂ = (x − μ) / √(σ² + ε)
+
+    μ and σ² are the mean and the biased variance of the channel over all other axes: over the batch, and for images
+    over their pixels too. This is the function for training. For inference, average the returned moments with
+    `update_running_stats`, and normalise by the averages with `batch_norm_inference`.
+
+    The gradients follow a rule written by hand:
+
+        dx = γ / √(σ² + ε) · [dy − mean(dy) − x̂ · mean(dy · x̂)]    dγ = Σ dy · x̂    dβ = Σ dy
+
+    If the loss depends on the returned moments too, their cotangents are added to dx. Saved for the backward pass:
+    ``x``, the parameters and four vectors with one entry for each channel.
+
+    The statistics are accurate however large the mean is beside the standard deviation.
+
+    Args:
+        x: The input, of any floating dtype and with at least two axes, by default ``(batch, ..., channels)``. With
+            ``axis_name`` it may also be one example of the batch, ``(channels,)``.
+        gamma: The scale of each channel, of any floating dtype; ``None`` does not scale.
+        beta: The shift of each channel, of any floating dtype; ``None`` does not shift.
+        axis: The channels' axis. The statistics are taken over all other axes.
+        epsilon: A positive number that is added to the variance, so that a constant channel is not divided by zero.
+        where: A boolean mask that broadcasts to ``x``: True for the entries that count, False for others such as
+            padding. The others are left out of the statistics. For them ``y`` and ``dx`` are exactly 0, and neither
+            ``x`` nor ``dy`` is used, even if it is NaN. (Flax's `BatchNorm` normalises these entries too.) A channel
+            in which no entry counts has zero gradients and a count of 0. ``None`` means that all entries count.
+        axis_name: The name, or a tuple of names, of the axes of `jax.shard_map` or `jax.vmap` that the batch is split
+            over. Statistics and gradients are then those of the whole batch, even if the mask leaves some devices fewer
+            entries than others. They cost one all-gather in the forward pass and one psum in the backward pass. A
+            sharded `jit` needs no name, because its functions are given the whole batch. If the loss depends on the
+            moments, differentiate a `jax.vmap` from the outside, not the function inside.
+        axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
+            list share their statistics with each other, and not with other devices. ``None`` is one group of all.
+
+    Returns:
+        ``y`` with the shape and dtype of ``x``, and the batch's `Moments`: mean, biased variance and count of each
+        channel.
+
+    Raises:
+        TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, ``axis`` is
+            not an int, or ``axis_index_groups`` is not a list of lists of ints.
+        ValueError: ``x`` is empty or has too few axes, ``axis`` is out of range, ``epsilon`` is not positive,
+            ``gamma`` or ``beta`` does not have one entry for each channel, ``where`` does not broadcast to ``x``,
+            ``axis_name`` is not bound, or ``axis_index_groups`` does not have each index once in groups of one size.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxbn
+        >>> y, moments = jaxbn.batch_norm(jnp.array([[1.0, 10.0], [3.0, 30.0]]), jnp.ones(2), jnp.zeros(2))
+        >>> print(y.round(3), moments.mean, moments.var, moments.count)
+        [[-1. -1.]
+         [ 1.  1.]] [ 2. 20.] [  1. 100.] [2 2]
+
+    References:
+        Deck, D10, D13 to D16.
+    """
+    options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    return batch_norm_with_activation("batch_norm", None, x, gamma, beta, where, **options)
+
+
+def batch_norm_with_activation(
+    function: str,
+    activation: Callable[[jax.Array], jax.Array] | None,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    where: Any,
+    **unchecked: Any,
+) -> tuple[jax.Array, Moments]:
+    """Validate the arguments of a public function, and call the core."""
+    x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
+    if unchecked["axis_name"] is None:
+        require_batch(function, x, ", or be one example of a batch whose axis `axis_name` names, as in jax.vmap")
+    options = training_options(function, x, gamma, beta, activation=activation, **unchecked)
+    shape = x.shape
+    options, x, where = with_batch_axis(options, x, as_mask(function, where, x))
+    gamma, beta = place_vectors(options, x, gamma, beta)
+    outputs: Any = _batch_norm(options, *vary_alike(x, gamma, beta, where, over=options.axis_names))
+    y, moments = outputs
+    return y.reshape(shape), moments
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _batch_norm(
+    options: BatchNormOptions, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
+) -> tuple[jax.Array, Moments]:
+    return batch_norm_fwd(options, x, gamma, beta, where)[0]
+
+
+class Residuals(NamedTuple):
+    x: jax.Array  # the caller's array
+    gamma: jax.Array | None  # the caller's array
+    beta: jax.Array | None  # the caller's array
+    where: jax.Array | None  # the caller's array, with the rank of x
+    # Vectors with one entry for each channel.
+    pivot: jax.Array  # the first part of the mean
+    correction: jax.Array  # the second part: μ = pivot + correction
+    inv_std: jax.Array  # 1 / √(σ² + ε)
+    count: jax.Array  # m, int32  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def batch_norm_fwd(
+    options: BatchNormOptions, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
+) -> tuple[tuple[jax.Array, Moments], Residuals]:
+    """``y`` and the moments (D10, D13), and the residuals of the backward pass."""
+    statistics = batch_statistics(x, where, options.axis, options.collectives)
+    mean, var, count = statistics.mean, statistics.var, statistics.count
+    inv_std = lax.rsqrt(var + options.epsilon)
+    residuals = Residuals(x, gamma, beta, where, statistics.pivot, statistics.correction, inv_std, count)
+    return (y_from_residuals(options, residuals), Moments(mean, var, count)), residuals
+
+
+def batch_norm_bwd(
+    options: BatchNormOptions, residuals: Residuals, cotangents: tuple[jax.Array, Moments]
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None, None]:
+    """``dx`` (D16), and the sums of ``dγ`` and ``dβ`` over this device's part of the batch (D14)."""
+    x, gamma, beta, where, *_, inv_std, count = residuals
+    dy, dmoments = cotangents
+    x, dy = apply_mask(x, where), apply_mask(dy, where)
+    vectors = _channel_vectors(options, residuals)
+
+    def terms(x: jax.Array, dy: jax.Array, where: jax.Array | None, vectors: _Vectors) -> tuple[jax.Array, jax.Array]:
+        x_hat = _x_hat(x, where, vectors)
+        dz = _through_activation(options, dy, x_hat, vectors)
+        return dz, dz * x_hat
+
+    # D14, in one pass over x and dy.
+    dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)
+
+    # The means of dx̂ and dx̂ · x̂ over the whole batch follow from the same sums, because dx̂ = γ dz.
+    sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmoments.mean, dmoments.var])
+    if gamma is not None:  # Multiply before the psum, because γ may differ between devices.
+        sums = sums * jnp.expand_dims(gamma.astype(sums.dtype), 0)
+    collectives = options.collectives
+    totals = [*sums, *dmoments] if collectives is None else collectives.sum_cotangents(sums, dmoments)
+    m = as_divisor(count, inv_std.dtype)
+    means = (along_axis(total / m, x.ndim, options.axis) for total in totals)
+    mean_dx_hat, mean_dx_hat_x_hat, dmean_over_m, dvar_over_m = means
+
+    # D16, as the sum of the paths of D15 and of those of the moments.
+    x_hat = _x_hat(x, where, vectors)
+    dz = _through_activation(options, dy, x_hat, vectors)
+    dx_hat = dz if vectors.gamma is None else dz * vectors.gamma
+    direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
+    through_variance = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
+    through_moments = dmean_over_m + x_hat * (2 * dvar_over_m / vectors.inv_std)
+    dx = apply_mask(direct_and_through_mean + through_variance + through_moments, where).astype(x.dtype)
+    return dx, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta), None
+
+
+_batch_norm.defvjp(batch_norm_fwd, batch_norm_bwd)
+
+
+def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Array:
+    """``y``, for the forward pass, and for a backward pass that needs it again (`batch_norm_relu_conv`)."""
+    where = residuals.where
+    x = apply_mask(residuals.x, where)
+    vectors = _channel_vectors(options, residuals)
+    z = _scale_and_shift(_x_hat(x, where, vectors), vectors)
+    return apply_mask(z if options.activation is None else options.activation(z), where).astype(x.dtype)
+
+
+class _Vectors(NamedTuple):
+    """The vectors of the residuals, in the dtype of the sums, with axes of length one to broadcast against ``x``."""
+
+    pivot: jax.Array
+    correction: jax.Array
+    inv_std: jax.Array
+    gamma: jax.Array | None
+    beta: jax.Array | None
+
+
+def _channel_vectors(options: BatchNormOptions, residuals: Residuals) -> _Vectors:
+    rank, dtype = residuals.x.ndim, residuals.inv_std.dtype
+    vectors = _Vectors(residuals.pivot, residuals.correction, residuals.inv_std, residuals.gamma, residuals.beta)
+    return jax.tree.map(lambda vector: along_axis(vector.astype(dtype), rank, options.axis), vectors)
+
+
+def _x_hat(x: jax.Array, where: jax.Array | None, vectors: _Vectors) -> jax.Array:
+    """``x̂ = (x − μ) / √(σ² + ε)``."""
+    return apply_mask((widened(x) - vectors.pivot) - vectors.correction, where) * vectors.inv_std
+
+
+def _scale_and_shift(x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
+    """``z = γ x̂ + β``."""
+    z = x_hat if vectors.gamma is None else x_hat * vectors.gamma
+    return z if vectors.beta is None else z + vectors.beta
+
+
+def _through_activation(options: BatchNormOptions, dy: jax.Array, x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
+    """``dz``, from ``dy``. The ReLU, so far the only activation, passes ``dy`` on where z is positive."""
+    dy = widened(dy)
+    return dy if options.activation is None else apply_mask(dy, _scale_and_shift(x_hat, vectors) > 0)
