@@ -1,10 +1,10 @@
-"""Measures every case, shows the ratios and fails where one is below its floor.
+"""Measures every case, shows the ratios, and fails if one is below its floor.
 
     python -m benchmarks
     python -m benchmarks --quick
     python -m benchmarks --only "groups 4"
 
-Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured beside where it is installed.
+Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured too if it is installed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.measure import Comparison, DifferentResults, Effort, Result, mea
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
 NEVER_SLOWER = 0.9
-"""The highest floor on other platforms: there one program's time differs as much from one compilation to the next."""
+"""On other platforms no floor is higher: there the time of one program varies this much between compilations."""
 RANDOM_GEOMETRIES, QUICK_RANDOM_GEOMETRIES = 200, 5
 
 
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     table, dense = ([row for row in rows if row.quick or not options.quick] for rows in (cases.TABLE, cases.dense()))
     random = cases.random_geometries(QUICK_RANDOM_GEOMETRIES if options.quick else RANDOM_GEOMETRIES)
-    everything = map(on_this_platform, comparisons(table, dense, random, quick=options.quick))
-    chosen = [comparison for comparison in everything if options.only in comparison.case]
+    adjusted = map(on_this_platform, comparisons(table, dense, random, quick=options.quick))
+    chosen = [comparison for comparison in adjusted if options.only in comparison.case]
     if not chosen:
         print(f"benchmarks: no case's name contains {options.only!r}", file=sys.stderr)
         return 2
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = results_name(options)
     descriptions = {row.name: str(row) for row in random}
     path = options.output / f"{name}.json"
-    report.write_json(results, path, command=command(options), asked=len(chosen), descriptions=descriptions)
+    report.write_json(results, path, command=command(options), requested=len(chosen), descriptions=descriptions)
     title = f"jaxbn beside jax.vjp of jax.lax, JAX {jax.__version__}, {report.device_name()}"
     picture.draw(results, title, options.output / f"{name}.png")
     print(f"written: {options.output / name}.json and .png")
@@ -55,26 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def results_name(options: argparse.Namespace) -> str:
-    """The device and, of a part of the cases, which: it does not replace what was measured of all."""
+    """The device, and the options that select some of the cases, so that the file with all cases is not overwritten."""
     words = [jax.devices()[0].device_kind, *["quick"] * options.quick, *re.findall(r"\w+", options.only)]
     return "-".join(words).replace(" ", "-")
 
 
 def command(options: argparse.Namespace) -> str:
-    """What measures the same again, wherever it is written to."""
+    """The command that repeats the measurement, without the folder for its results."""
     words = ["python", "-m", "benchmarks", *["--quick"] * options.quick]
     return shlex.join(words + (["--only", options.only] if options.only else []))
 
 
 def measured(chosen: Sequence[Comparison], *, quick: bool) -> Iterator[Result]:
-    """Each result; all so far when the user interrupts, or two sides do not compute the same."""
+    """Yields results until all are measured, the user interrupts, or two programs compute different results."""
     for comparison in (bar := tqdm(chosen, unit="ratio", dynamic_ncols=True)):
         bar.set_description(f"{comparison.case}, {comparison.quantity}")
         is_small = comparison.case.startswith(cases.RANDOM)
         try:
             yield measure(comparison, QUICK if quick else SMALL if is_small else THOROUGH)
         except (KeyboardInterrupt, DifferentResults) as stop:
-            tqdm.write(f"benchmarks: {stop or 'interrupted'}; what follows is what was measured so far")
+            tqdm.write(f"benchmarks: {stop or 'interrupted'}; these are the results so far")
             return
 
 
@@ -85,7 +85,7 @@ def comparisons(
     *,
     quick: bool,
 ) -> Iterator[Comparison]:
-    """The many dense and random ones last, so that an interrupted run has something of every kind."""
+    """All comparisons, with the many dense and random ones last, so that an interrupted run has some of every kind."""
     for row in table:
         yield from convolutions.comparisons(row)
     yield from norms.comparisons(quick=quick)
@@ -95,7 +95,7 @@ def comparisons(
 
 
 def on_this_platform(comparison: Comparison) -> Comparison:
-    """The floors are the CPU's."""
+    """The comparison with the floors of this platform; those of the cases are for the CPU."""
     if jax.default_backend() == "cpu":
         return comparison
     floor = None if comparison.floor is None else min(comparison.floor, NEVER_SLOWER)
@@ -104,11 +104,12 @@ def on_this_platform(comparison: Comparison) -> Comparison:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure this library's convolutions and gradients beside others'."
+        prog="python -m benchmarks",
+        description="Compare the speed of jaxbn's operations and gradients with other libraries.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a few cases of every kind, in under two minutes")
-    about = "folder for the JSON and the picture, made if need be (default: %(default)s)"
+    about = "folder for the JSON and the picture, created if needed (default: %(default)s)"
     add("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=about)
     add("--only", default="", metavar="SUBSTRING", help="only the cases whose name contains it")
     return parser

@@ -1,7 +1,8 @@
-"""The table of convolutions, and the floor of each ratio on the CPU: plain autodiff's time over this library's.
+"""The table of convolutions to measure, with the floor of each ratio on the CPU.
 
-Sizes are (batch, *spatial, channels) of ``x`` and (*window, in // groups, out) of the kernel; a transposed
-convolution's kernel is (*window, out, in), that of the convolution that it transposes.
+A ratio is plain autodiff's time over this library's. Shapes are (batch, *spatial, channels) for ``x`` and
+(*window, in // groups, out) for the kernel. For a transposed convolution the kernel's shape is that of the convolution
+that it transposes, (*window, out, in).
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ RANDOM = "random"
 
 
 class Floors(NamedTuple):
-    """Of the forward and of the two gradients; ``None`` is not measured."""
+    """The floors of the forward pass and of the two gradients. A quantity whose floor is None is not measured."""
 
     forward: float | None
     dx: float
@@ -36,7 +37,7 @@ class Convolution:
     dilation: int | Sizes = 1
     groups: int = 1
     transposed: bool = False
-    within: str | None = None  # "scan", "map" or "vmap", eight times
+    within: str | None = None  # run eight times in "scan" or "map", or under "vmap"
     quick: bool = False
     peers: bool = False
 
@@ -46,7 +47,7 @@ class Convolution:
 
 
 def dense() -> list[Convolution]:
-    """Windows of 3 and 5, strides of 1 and 2, in one to three dimensions, with 3 to 256 channels."""
+    """Convolutions with windows of 3 and 5, strides of 1 and 2, one to three dimensions, and 3 to 256 channels."""
     sizes = {
         (1, 3, 64): (16, 1024),
         (1, 16, 32): (16, 1024),
@@ -115,7 +116,7 @@ PATCHES = [
         f"patches {side}×{side}, {x[-1]}→{out}",
         x,
         (side, side, x[-1], out),
-        # Of small patches XLA makes a convolution at a third of the cores' arithmetic: no algorithm has room for 10.
+        # With small patches XLA's convolution already reaches a third of peak arithmetic, so 10 times is impossible.
         Floors(1, 10 if side == 16 else 1, 1),
         side,
         "VALID",
@@ -172,7 +173,7 @@ TABLE = [*LOOPS, *GROUPS, *DEPTHWISE, *PATCHES, POINTWISE, *TRANSPOSED, *LARGE_B
 
 
 def random_geometries(count: int, seed: int = 0) -> list[Convolution]:
-    """Small convolutions of any kind, to find the shapes that were left behind."""
+    """Small random convolutions, which reveal shapes that no algorithm handles well."""
     rng = np.random.default_rng(seed)
     return [_draw(rng, f"{RANDOM} {number}") for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""The sides of a row of the table: a forward, and the two gradients of it."""
+"""Builds the programs to compare for one row of the table: the forward pass and the two gradients."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,11 +15,11 @@ from benchmarks.measure import Comparison, Program, Run
 from benchmarks.peers import JAX_PEERS, Peer, torch_is_installed, torch_run
 
 Forward = Callable[[Any, Any], jax.Array]
-TIMES = 8
+REPEATS = 8
 
 
 def comparisons(case: Convolution) -> Iterator[Comparison]:
-    """One for the forward and one for each gradient."""
+    """A comparison for the forward pass and one for each gradient."""
     for quantity, floor in case.floors._asdict().items():
         if floor is not None:
             peers = _peers(case, quantity) if case.peers else {}
@@ -57,7 +57,7 @@ def _ours(case: Convolution) -> Forward:
 
 
 def _plain(case: Convolution) -> Forward:
-    """One call of ``lax``."""
+    """The same convolution by `jax.lax`, for plain autodiff."""
     options: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
     if not case.transposed:
         return partial(jaxbn.reference.conv, dilation=case.dilation, groups=case.groups, **options)
@@ -77,30 +77,30 @@ def _program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str |
     tasks = {"forward": (forward, (x, kernel)), "dx": (dx, (kernel, dy)), "dkernel": (dkernel, (x, dy))}
     function, operands = tasks[quantity]
     if within is not None:
-        function, operands = _WITHIN[within](function), tuple(np.stack([operand] * TIMES) for operand in operands)
+        function, operands = _WITHIN[within](function), tuple(np.stack([operand] * REPEATS) for operand in operands)
     elif jax.default_backend() != "cpu":
-        function, operands = _side_by_side(function), (operands,) * TIMES
+        function, operands = _side_by_side(function), (operands,) * REPEATS
     return Program(function, operands)
 
 
 def _side_by_side(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A call alone is mostly its launch on an accelerator. In a program of several, as in a network, it is itself."""
+    """Runs several calls in one program, because the time of a single call on a GPU is mostly its launch."""
     return lambda *calls: [function(*operands) for operands in calls]
 
 
 def _scanned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The sum over all steps, as gradients are accumulated."""
+    """The sum of the results over all steps of a scan, as when gradients are accumulated."""
 
     def scan(*operands: Any) -> Any:
         total = jax.eval_shape(function, *(operand[0] for operand in operands))
         zeros = jnp.zeros(total.shape, total.dtype)
-        return lax.scan(lambda total, each: (total + function(*each), None), zeros, operands)[0]
+        return lax.scan(lambda total, step: (total + function(*step), None), zeros, operands)[0]
 
     return scan
 
 
 def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *operands: lax.map(lambda each: function(*each), operands)
+    return lambda *operands: lax.map(lambda step: function(*step), operands)
 
 
 _WITHIN = {"scan": _scanned, "map": _mapped, "vmap": jax.vmap}

@@ -1,4 +1,7 @@
-"""Ratios of times, in one process: both sides compiled and warmed up, then timed in turn, A B A B, by their medians."""
+"""Measures ratios of times in one process.
+
+Both programs are compiled and warmed up, then timed alternately (A B A B). The ratio is that of the medians.
+"""
 
 import re
 import time
@@ -12,21 +15,22 @@ import numpy as np
 
 Run = Callable[[], Any]
 REPETITIONS = 3
+"""How often a ratio below its floor is measured again."""
 
 
 class Effort(NamedTuple):
-    """A measurement ends after so many rounds, or so many seconds and three rounds."""
+    """A measurement ends after this many rounds or this many seconds, but not before the third round."""
 
     rounds: int
     seconds: float
 
 
 class DifferentResults(Exception):
-    """The two sides do not compute the same: their times say nothing."""
+    """Raised if the two programs compute different results, so that their times cannot be compared."""
 
 
 class Program:
-    """A compiled function and its operands; a call waits for the result."""
+    """A compiled function with its operands. A call waits for the result."""
 
     def __init__(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
         self.function = function
@@ -38,23 +42,23 @@ class Program:
 
     def in_float64(self) -> Any:
         with jax.enable_x64(True):
-            operands = jax.tree.map(_widened, jax.device_get(self.operands))
+            operands = jax.tree.map(_to_float64, jax.device_get(self.operands))
             return jax.device_get(jax.jit(self.function)(*operands))
 
     @property
     def text(self) -> str:
-        """The optimised HLO without the names and places in the source that it was written with."""
+        """The optimised HLO, without names and source locations, so that equal programs have equal texts."""
         text = re.sub(r"HloModule [^\s,]+", "HloModule", self.compiled.as_text() or "")
         text = re.sub(r", metadata=\{[^}]*\}", "", text)
-        text = re.sub(r"([(,] ?)[\w.\-]+: ", r"\1", text)  # Of parameters, in a computation's heading.
-        # Tables of source files and frames, in some versions of XLA, stand before the first computation.
+        text = re.sub(r"([(,] ?)[\w.\-]+: ", r"\1", text)  # names of parameters in the heading of a computation
+        # Some versions of XLA write tables of source files and stack frames before the first computation.
         text = re.sub(r"\n(FileNames|FunctionNames|FileLocations|StackFrames)\n(.+\n)*", "\n", text)
         names: dict[str, str] = {}
         return re.sub(r"%[\w.\-]+", lambda match: names.setdefault(match[0], f"%{len(names)}"), text)
 
 
 class Comparison(NamedTuple):
-    """What is to be measured: this library's side and plain autodiff's, and other libraries beside them."""
+    """Programs to compare: this library's and plain autodiff's, and those of other libraries."""
 
     case: str
     quantity: str
@@ -65,12 +69,12 @@ class Comparison(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was measured; times in milliseconds, ratios over this library's time."""
+    """The result of a comparison. Ratios are other times divided by this library's time, which is in milliseconds."""
 
     case: str
     quantity: str
     floor: float | None
-    ratios: tuple[float, ...]  # plain autodiff's, as often as it was measured
+    ratios: tuple[float, ...]  # of plain autodiff, one for each time that it was measured
     milliseconds: float
     same_program: bool
     peers: Mapping[str, float]
@@ -100,30 +104,31 @@ def measure(comparison: Comparison, effort: Effort) -> Result:
         times.append(our_time)
         return their_time / our_time
 
-    ratios = _confirmed(ratio, floor)
+    ratios = _ratios(ratio, floor)
     peers = _measure_peers(comparison, ours, effort)
     return Result(case, quantity, floor, ratios, 1e3 * median(times), same, peers, peer_floors)
 
 
-def _confirmed(ratio: Callable[[], float], floor: float | None) -> tuple[float, ...]:
-    """A ratio, and if it is under its floor three more."""
+def _ratios(ratio: Callable[[], float], floor: float | None) -> tuple[float, ...]:
+    """The ratio; if it is below its floor, measured three more times."""
     first = ratio()
     return first, *(ratio() for _ in range(REPETITIONS if first < (floor or 0.0) else 0))
 
 
 def medians(runs: Sequence[Run], effort: Effort) -> list[float]:
-    """The median time of each run in seconds, taken in turn."""
+    """The median time of each run in seconds. The runs take turns."""
     for run in runs:
         run()
     rounds: list[list[float]] = []
     start = time.perf_counter()
-    while len(rounds) < 3 or _goes_on(len(rounds), time.perf_counter() - start, effort):
+    while len(rounds) < 3 or _continues(len(rounds), time.perf_counter() - start, effort):
         rounds.append([_time(run) for run in runs])
     return [median(times) for times in zip(*rounds, strict=True)]
 
 
-def _goes_on(rounds: int, elapsed: float, effort: Effort) -> bool:
-    # So many rounds of something very short are over before the machine has settled: a tenth of the time is taken.
+def _continues(rounds: int, elapsed: float, effort: Effort) -> bool:
+    # A short program would finish all rounds before the machine runs at a steady speed. So at least a tenth of the time
+    # is used.
     return elapsed < effort.seconds and (rounds < effort.rounds or elapsed < effort.seconds / 10)
 
 
@@ -134,37 +139,37 @@ def _time(run: Run) -> float:
 
 
 def _measure_peers(comparison: Comparison, ours: Run, effort: Effort) -> dict[str, float]:
-    """Each against this library, apart from the others: PyTorch's threads linger, and would slow who comes next."""
-    effort = Effort(effort.rounds, effort.seconds / 3)  # Most have no floor.
+    """The ratio of each library. They do not take turns, because PyTorch's threads would slow down the next program."""
+    effort = Effort(effort.rounds, effort.seconds / 3)  # less time, because most of them have no floor
 
     def ratio(theirs: Run) -> float:
         (our_time,), (their_time,) = medians([ours], effort), medians([theirs], effort)
         return their_time / our_time
 
     return {
-        name: median(_confirmed(partial(ratio, prepare()), comparison.peer_floors.get(name)))
+        name: median(_ratios(partial(ratio, prepare()), comparison.peer_floors.get(name)))
         for name, prepare in comparison.peers.items()
     }
 
 
 def _check(comparison: Comparison, ours: Run, theirs: Run) -> bool:
-    """Whether the two are the same program; raises where they do not compute the same."""
+    """Whether the two programs are identical. Raises ``DifferentResults`` if they compute different results."""
     if not (isinstance(ours, Program) and isinstance(theirs, Program)):
         return False
-    # Of a deep network some gradients are mostly rounding, on a GPU more of them: in float64 they are not.
-    if not (_alike(ours(), theirs()) or _alike(ours.in_float64(), theirs.in_float64())):
+    # In a deep network some gradients are mostly rounding errors, on a GPU even more. In float64 they are not.
+    if not (_agree(ours(), theirs()) or _agree(ours.in_float64(), theirs.in_float64())):
         raise DifferentResults(f"the two sides of {comparison.case}, {comparison.quantity}, differ")
     return ours.text == theirs.text
 
 
-def _alike(ours: Any, theirs: Any) -> bool:
+def _agree(ours: Any, theirs: Any) -> bool:
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return all(_near(np.asarray(got, np.float64), np.asarray(want, np.float64)) for got, want in pairs)
+    return all(_is_near(np.asarray(got, np.float64), np.asarray(want, np.float64)) for got, want in pairs)
 
 
-def _widened(array: np.ndarray) -> np.ndarray:
+def _to_float64(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
-def _near(got: np.ndarray, want: np.ndarray) -> bool:
+def _is_near(got: np.ndarray, want: np.ndarray) -> bool:
     return bool(np.max(np.abs(got - want)) <= 1e-2 * np.max(np.abs(want)))

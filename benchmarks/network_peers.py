@@ -1,4 +1,4 @@
-"""A network's training step in other libraries: cross-entropy, stochastic gradient. `jaxbn.cnn`'s network is here."""
+"""Training steps of networks in other libraries, with cross-entropy and SGD; and the network of `jaxbn.cnn` in each."""
 
 import importlib
 from collections.abc import Callable
@@ -25,12 +25,12 @@ class Models(NamedTuple):
     """A network in each library."""
 
     flax: Callable[[nnx.Rngs], Any]
-    equinox: Callable[[Any], Any]  # of a key
-    torch: Callable[[Any], Any]  # of the module `torch`
+    equinox: Callable[[Any], Any]  # called with a key
+    torch: Callable[[Any], Any]  # called with the module `torch`
 
 
 def network_peers(models: Models, shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
-    """Of one step with a batch of this shape, or of several with the batches along a leading axis, in a scan."""
+    """One training step with a batch of this shape; with a leading axis for several batches, a scan over them."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal(shape, np.float32)
     labels = rng.integers(CLASSES, size=shape[:-3], dtype=np.int32)
@@ -59,7 +59,7 @@ def _flax(model: Callable[[nnx.Rngs], Any]) -> tuple[Any, Any, Callable[..., Any
     definition, params, state = nnx.split(model(nnx.Rngs(0)), nnx.Param, ...)
 
     def loss(params: Any, state: Any, images: Any, labels: Any) -> Any:
-        network = nnx.merge(definition, params, state, copy=True)  # Of this trace, so that it can change.
+        network = nnx.merge(definition, params, state, copy=True)  # a copy that this trace may modify
         value = optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
         return value, nnx.split(network, nnx.Param, ...)[2]
 
@@ -82,7 +82,7 @@ def _torch(model: Callable[[Any], Any], images: np.ndarray, labels: np.ndarray) 
     torch: Any = importlib.import_module("torch")
     network = model(torch).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
-    # A channels-last array seen with its channels first is what PyTorch calls channels last.
+    # In PyTorch "channels last" is a memory layout; the axes are still in the order of channels first.
     batches = torch.from_numpy(images.reshape(-1, *images.shape[-4:])).movedim(-1, -3)
     targets = torch.from_numpy(labels.reshape(-1, labels.shape[-1])).long()
 

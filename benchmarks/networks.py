@@ -1,4 +1,4 @@
-"""What is measured on whole networks: `jaxbn.cnn` and a ResNet-18, against themselves on ``lax`` and plain autodiff."""
+"""Compares whole networks, `jaxbn.cnn` and a ResNet-18, with the same networks on `jax.lax` and plain autodiff."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,10 +24,10 @@ CONFIG = cnn.CNNConfig(in_channels=3)
 SMALL, LARGE = (32, 16, 16, 3), (128, 32, 32, 3)
 STEPS = 8
 FEW, FEW_STEPS = (16, 32, 32, 3), 2
-"""For a scan of a ResNet-18: on plain autodiff it takes seconds a step as it is."""
+"""The batch and the number of steps of the ResNet-18 in a scan, where plain autodiff takes seconds per step."""
 A_STEP: dict[str, float] = {"Flax": 1.5, "Equinox": 1.5}
 IN_A_SCAN: dict[str, float] = {"Flax": 8.0, "Equinox": 8.0}
-"""Floors of the ratios over other libraries."""
+"""The floors of the ratios of other libraries, for a single step and for steps in a scan."""
 LEARNING_RATE = 0.1
 
 
@@ -53,7 +53,7 @@ def comparisons(*, quick: bool) -> Iterator[Comparison]:
 
 
 def on_plain_autodiff(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the networks' operations as plain JAX has them, while it is traced."""
+    """The function with the operations of the networks replaced by plain JAX while it is traced."""
 
     @wraps(function)
     def traced(*operands: Any) -> Any:
@@ -72,7 +72,7 @@ def _sides(function: Callable[..., Any], shape: tuple[int, ...]) -> tuple[Run, R
 
 
 def _compilations(shape: tuple[int, ...]) -> tuple[Run, Run]:
-    """What a compilation takes, tracing included."""
+    """Runs that trace and compile a training step."""
     operands = _operands(shape)
 
     def compilation(function: Callable[..., Any]) -> Run:
@@ -86,7 +86,7 @@ def _compilations(shape: tuple[int, ...]) -> tuple[Run, Run]:
 
 
 def _operands(shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The network's parameters and state; images and labels."""
+    """The parameters and the state of the network, images and labels."""
     return *cnn.init(jax.random.key(0), CONFIG), *_batch(shape)
 
 
@@ -104,7 +104,7 @@ def _resnet_sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
 
 
 def _resnet_steps(state: Any, batches: Any) -> Any:
-    # A function of this trace: JAX would remember the other side's for the same one.
+    # A new function for each trace, because JAX would reuse the trace of the other program for the same function.
     return lax.scan(lambda state, batch: resnet.train_step(state, batch), state, batches)
 
 

@@ -1,4 +1,4 @@
-"""Batch norm, forward and backward together, against plain autodiff, Flax and Equinox; and a chain of fused units."""
+"""Compares batch norm, forward and backward together, with plain autodiff and other libraries; and a fused chain."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
 
 
 def _both_ways(forward: Forward, shape: tuple[int, ...], channels: int | None = None) -> Program:
-    """``y`` and the three gradients, compiled as one."""
+    """``y`` and the three gradients in one program."""
 
     def run(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
         y, vjp = jax.vjp(forward, x, gamma, beta)
@@ -77,15 +77,15 @@ def _equinox(channels: int) -> Forward:
     layer, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(channels, "batch", mode="batch")
 
     def equinox(x: Any, gamma: Any, beta: Any) -> jax.Array:
-        ours = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (gamma, beta))
-        return jax.vmap(ours, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)[0]
+        with_parameters = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (gamma, beta))
+        return jax.vmap(with_parameters, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)[0]
 
     return equinox
 
 
 def _torch(shape: tuple[int, ...]) -> Run:
     torch: Any = importlib.import_module("torch")
-    x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # PyTorch's channels last
+    x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # "channels last" in PyTorch
     gamma, beta = (torch.randn(shape[-1]).requires_grad_() for _ in range(2))
     leaves = (x.requires_grad_(), gamma, beta)
 
@@ -97,7 +97,7 @@ def _torch(shape: tuple[int, ...]) -> Run:
 
 
 def _chains() -> tuple[Run, Run]:
-    """The gradient of a chain of units, each of which keeps its input alone."""
+    """The gradient of a chain of `batch_norm_relu_conv`, which saves only its input."""
     rng = np.random.default_rng(0)
     channels = CHAIN[-1]
     kernels = [0.06 * rng.standard_normal((3, 3, channels, channels), np.float32) for _ in range(LAYERS)]

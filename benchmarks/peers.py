@@ -1,4 +1,4 @@
-"""A row of the table in other libraries, each with its own layout; see what they make of the same gradients."""
+"""Builds a row of the table with Flax, Equinox and PyTorch, each in the layout that the library uses."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ from benchmarks.measure import Run
 
 
 class Peer(NamedTuple):
-    """A forward, and how its operands are made of channels-last ones."""
+    """A forward pass, and functions that convert channels-last operands to its layout."""
 
     forward: Callable[[Any, Any], jax.Array]
     to_images: Callable[[np.ndarray], np.ndarray]
@@ -35,7 +35,7 @@ def _flax(case: Convolution) -> Peer:
     def forward(x: Any, kernel: Any) -> jax.Array:
         return nnx.merge(definition, nnx.State({"kernel": nnx.Param(kernel)}))(x)
 
-    return Peer(forward, _as_it_is, _as_it_is)
+    return Peer(forward, _unchanged, _unchanged)
 
 
 def _equinox(case: Convolution) -> Peer:
@@ -59,12 +59,12 @@ JAX_PEERS = {"Flax": _flax, "Equinox": _equinox}
 
 
 def torch_is_installed() -> bool:
-    """And runs where JAX does: it is measured on the CPU."""
+    """Whether PyTorch can be measured, which is done only on the CPU."""
     return importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
 
 
 def torch_run(case: Convolution, quantity: str, x: np.ndarray, kernel: np.ndarray) -> Run:
-    """PyTorch, channels last."""
+    """The row in PyTorch with its channels-last memory layout."""
     torch: Any = importlib.import_module("torch")
     spatial = len(case.x) - 2
     contiguous = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}[spatial]
@@ -74,7 +74,7 @@ def torch_run(case: Convolution, quantity: str, x: np.ndarray, kernel: np.ndarra
     )
     function = getattr(torch.nn.functional, f"conv{'_transpose' if case.transposed else ''}{spatial}d")
     options: dict[str, Any] = {"stride": case.stride, "groups": case.groups, "padding": 0}
-    if case.padding == "SAME":  # PyTorch pads both sides alike: with a stride as much, but not in the same place.
+    if case.padding == "SAME":  # PyTorch pads both sides equally; with a stride, "SAME" pads as much, but unequally.
         options["padding"] = [(side - 1) // 2 for side in case.kernel[:spatial]]
     if case.transposed:
         options["output_padding"] = [side % 2 for side in case.kernel[:spatial]]
@@ -86,7 +86,7 @@ def torch_run(case: Convolution, quantity: str, x: np.ndarray, kernel: np.ndarra
     return lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True)
 
 
-def _as_it_is(array: np.ndarray) -> np.ndarray:
+def _unchanged(array: np.ndarray) -> np.ndarray:
     return array
 
 
@@ -95,10 +95,10 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
 
 
 def _kernel_first(kernel: np.ndarray) -> np.ndarray:
-    """``(*window, in, out)`` as ``(out, in, *window)``; of a transposed one as ``(in, out, *window)``."""
+    """From ``(*window, in, out)`` to ``(out, in, *window)``; for a transposed convolution to ``(in, out, *window)``."""
     return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 
 def _transposed_kernel(spatial: int, kernel: np.ndarray) -> np.ndarray:
-    """Rotated, and ``(out, in, *window)``."""
+    """Rotates the window and converts to ``(out, in, *window)``."""
     return np.moveaxis(np.flip(kernel, tuple(range(spatial))), (-2, -1), (0, 1))

@@ -1,4 +1,4 @@
-"""The ratios as one picture: a row for each case, a bar for each map, a tick where the floor is."""
+"""Draws the ratios: a row for each case, a bar for each quantity, and a mark at the floor."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON and as a picture."""
+"""Writes the results as a table and as JSON."""
 
 import json
 import os
@@ -19,6 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "equinox", "torch", "numpy")
 PEERS = ("Flax", "Equinox", "PyTorch")
 DENSE_MEAN_FLOOR = 1.0
 WORST = 10
+"""How many of the random convolutions are reported."""
 
 
 def dense_mean(results: Sequence[Result]) -> float | None:
@@ -28,7 +29,7 @@ def dense_mean(results: Sequence[Result]) -> float | None:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """What is below its floor, in words."""
+    """A sentence for each ratio that is below its floor."""
     found = [
         f"{result.case}, {result.quantity}: {result.ratio:.3g}, floor {result.floor:.3g}"
         for result in results
@@ -50,9 +51,10 @@ def worst_random(results: Sequence[Result]) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A line for each ratio; of the random geometries only the worst.
+    """A line for each ratio; for random convolutions only the worst.
 
-    ``!`` is below its floor, ``~`` was at first but not by the median of all four; ``=`` is the same program.
+    ``!`` marks a ratio below its floor, ``~`` one that was below it at first but not in the median of all measurements,
+    and ``=`` a case in which both programs are identical.
     """
     width = max(len(result.case) for result in results)
     heads = "".join(f"{name:>9}" for name in PEERS)
@@ -72,9 +74,9 @@ def table(results: Sequence[Result]) -> str:
 
 
 def write_json(
-    results: Sequence[Result], path: Path, *, command: str, asked: int, descriptions: dict[str, str]
+    results: Sequence[Result], path: Path, *, command: str, requested: int, descriptions: dict[str, str]
 ) -> None:
-    """Everything but the random geometries that are not among the worst."""
+    """Writes all results, except those of random convolutions that are not among the worst."""
     document = {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,7 +86,7 @@ def write_json(
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | _versions(),
-        "ratios_asked_for": asked,
+        "ratios_asked_for": requested,
         "ratios_measured": len(results),
         "below": failures(results),
         "dense_geometric_mean": dense_mean(results),
@@ -109,12 +111,12 @@ def _versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """What the ratios were measured on."""
+    """The name of the device that computed the ratios."""
     return cpu_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def cpu_name() -> str:
-    """As the system tells it; on Linux `platform` only knows the architecture."""
+    """The name from /proc/cpuinfo, since on Linux `platform` gives only the architecture."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,7 +1,7 @@
-"""ResNet-18 for small images (He et al. 2015, its first layer 3×3 and without pooling), of this library's operations.
+"""ResNet-18 for small images (He et al. 2015, but with a 3×3 first layer and no pooling), with jaxbn's operations.
 
-A block is ``relu(x' + norm(conv(relu(norm(conv(x))))))``, where ``x'`` is ``x``, or ``norm(conv(x))`` with a window of
-one tap where the block changes the image's size or its channels.
+A block is ``relu(x' + norm(conv(relu(norm(conv(x))))))``, where ``x'`` is ``x``, or ``norm(conv(x))`` with a 1×1 kernel
+if the block changes the size of the image or the number of channels.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ BLOCKS = 2
 
 
 class Layer(NamedTuple):
-    """A convolution and the norm behind it."""
+    """The parameters of a convolution and of the batch norm after it."""
 
     kernel: jax.Array
     gamma: jax.Array
@@ -71,7 +71,7 @@ def init(key: Any) -> tuple[Params, list[RunningStats]]:
 
 
 def apply(params: Params, running: list[RunningStats], images: jax.Array) -> tuple[jax.Array, list[RunningStats]]:
-    """The logits of a batch in training, and the new running statistics."""
+    """The logits of a batch in training mode, and the new running statistics."""
     layers, new = iter(zip(params.layers, running, strict=True)), []
 
     def layer(x: jax.Array, stride: int, norm: Any) -> jax.Array:

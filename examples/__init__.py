@@ -1,1 +1,1 @@
-"""A package only so that `python -m examples.trainer` finds its modules; the other examples are run by their paths."""
+"""Makes `python -m examples.trainer` find its modules. The other examples are run by their paths."""

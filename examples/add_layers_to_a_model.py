@@ -1,13 +1,14 @@
-"""Add layers to models that are trained already, without changing what they compute, and train on.
+"""Adds layers to trained models without changing their outputs, and trains them further.
 
     python examples/add_layers_to_a_model.py
 
-Two networks without batch norm, of plain JAX functions and of Flax's nnx, learn the digits slowly: their initial
-weights, PyTorch's and Flax's usual ones, are too small in front of a ReLU. Then both get batch norms, calibrated to
-change nothing, and the second also a layer of our own with a derivative by hand. The original and the extended network
-go on learning for equally long, at the same learning rate and at ten times that: `fine_tuning.py` does this.
+Two networks without batch norm, one of plain JAX functions and one of Flax's nnx, learn the digits slowly: their
+initial weights, the defaults of PyTorch and Flax, are too small for layers with a ReLU. Then both get batch norms that
+are calibrated to change nothing at first. The second network also gets a new layer with a hand-written derivative. The
+original and the extended networks are trained for the same number of epochs, at the same learning rate and at ten times
+that rate; `fine_tuning.py` has the training loop.
 
-Needs Flax too: python -m pip install "jaxbn[examples,benchmarks]"
+This example also needs Flax: python -m pip install "jaxbn[examples,benchmarks]"
 """
 
 import argparse
@@ -32,11 +33,11 @@ except ImportError:
 DEPTH = 4
 
 
-# First, a network of plain functions.
+# 1. A network of plain functions.
 
 
 def plain_model(seed: int) -> Model:
-    """Kernels uniform to ±1/√inputs, as PyTorch's are: each ReLU layer shrinks its input to 0.4 of it."""
+    """Draws kernels uniformly from ±1/√inputs, as PyTorch does: every layer with its ReLU shrinks its input to 40 %."""
     widths = [64, *DEPTH * [48], 10]
     draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     keys = jax.random.split(jax.random.key(seed), DEPTH + 1)
@@ -53,7 +54,7 @@ def plain_apply(layers: Any, state: Any, images: jax.Array, train: bool) -> tupl
 
 
 def plain_extended(model: Model, images: jax.Array) -> Model:
-    """With a batch norm in front of every ReLU, calibrated on what comes there."""
+    """The model with a batch norm before every ReLU, calibrated on the values that the ReLU gets."""
     norms, x = [], images.reshape(len(images), -1)
     for kernel, bias in model.params[:-1]:
         x = x @ kernel + bias
@@ -66,22 +67,25 @@ def plain_extended(model: Model, images: jax.Array) -> Model:
 def plain_extended_apply(params: Any, running: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
     (*layers, (last_kernel, last_bias)), norms = params
     x, new_running = images.reshape(len(images), -1), []
-    for (kernel, bias), (gamma, beta), before in zip(layers, norms, running, strict=True):
-        x, after = normalised(x @ kernel + bias, gamma, beta, before, train)
+    for (kernel, bias), (gamma, beta), stats in zip(layers, norms, running, strict=True):
+        x, new_stats = apply_batch_norm(x @ kernel + bias, gamma, beta, stats, train)
         x = jax.nn.relu(x)
-        new_running.append(after)
+        new_running.append(new_stats)
     return x @ last_kernel + last_bias, new_running
 
 
-def normalised(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: jaxbn.RunningStats, train: bool) -> Any:
-    """A batch norm's output, and its running statistics afterwards."""
+def apply_batch_norm(
+    x: jax.Array, gamma: jax.Array, beta: jax.Array, running: jaxbn.RunningStats, train: bool
+) -> tuple[jax.Array, jaxbn.RunningStats]:
+    """A batch norm's output, and its new running statistics."""
     if not train:
         return jaxbn.batch_norm_inference(x, running.mean, running.var, gamma, beta), running
     y, moments = jaxbn.batch_norm(x, gamma, beta)
     return y, jaxbn.update_running_stats(running, moments)
 
 
-# Second, a layer of our own: squeeze and excitation (Hu et al. 2018), each channel times a number from 0 to 2.
+# 2. A new layer with a hand-written derivative: squeeze and excitation (Hu et al. 2018). It multiplies each channel by
+# a number between 0 and 2.
 
 
 def plain_gate(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -99,8 +103,8 @@ def gate_fwd(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Arra
     return x * factor[:, None, None, :], (x, kernel, squeezed, factor)
 
 
-def gate_bwd(saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, kernel, squeezed, factor = saved
+def gate_bwd(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, kernel, squeezed, factor = residuals
     dlogits = (dy * x).sum((1, 2)) * factor * (1 - factor / 2)
     dsqueezed = dlogits @ kernel.T
     dx = dy * factor[:, None, None, :] + dsqueezed[:, None, None, :] / (x.shape[1] * x.shape[2])
@@ -111,16 +115,16 @@ gate.defvjp(gate_fwd, gate_bwd)
 
 
 def check_gate(layer: Any = gate) -> VjpReport:
-    """Compares the derivative with autodiff's; raises, and says what is wrong, before anything trains with it."""
+    """Compares the derivative with autodiff's before it is used. Raises an error with a report if it is wrong."""
     keys, shapes = jax.random.split(jax.random.key(0), 3), [(3, 4, 5, 2), (2, 2), (2,)]
     return check_custom_vjp(layer, plain_gate, *map(jax.random.normal, keys, shapes))
 
 
-# Third, a network of Flax, and both layers as modules of Flax.
+# 3. A network of Flax, and both layers as Flax modules.
 
 
 class Net(nnx.Module):
-    """Kernels as Flax draws them: each ReLU layer shrinks its input to 0.7 of it."""
+    """With the initial kernels of Flax: every layer with its ReLU shrinks its input to 70 %."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         conv = partial(nnx.Conv, kernel_size=(3, 3), conv_general_dilated=jaxbn.conv_general_dilated, rngs=rngs)
@@ -137,11 +141,11 @@ class BatchNorm(nnx.Module):
     def __init__(self, calibration: jax.Array) -> None:
         gamma, beta, running = jaxbn.calibrated_batch_norm(calibration)
         self.gamma, self.beta, self.running = nnx.Param(gamma), nnx.Param(beta), nnx.BatchStat(running)
-        self.use_running_average = False  # the model's train() and eval() set it
+        self.use_running_average = False  # train() and eval() of the model set this attribute
 
     def __call__(self, x: jax.Array) -> jax.Array:
         running, train = self.running.get_value(), not self.use_running_average
-        y, running = normalised(x, self.gamma[...], self.beta[...], running, train)
+        y, running = apply_batch_norm(x, self.gamma[...], self.beta[...], running, train)
         self.running.set_value(running)
         return y
 
@@ -151,7 +155,7 @@ class Gate(nnx.Module):
         self.kernel, self.bias = nnx.Param(jnp.zeros((features, features))), nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return gate(x, self.kernel[...], self.bias[...])  # times exactly 1 as long as both are zero
+        return gate(x, self.kernel[...], self.bias[...])  # while both are zero, the factor is exactly 1
 
 
 def flax_model(seed: int) -> Model:
@@ -171,7 +175,7 @@ def flax_apply(params: Any, state: Any, images: jax.Array, train: bool) -> tuple
 
 
 def flax_extended(model: Model, images: jax.Array) -> Model:
-    """Every convolution becomes one with two layers behind it; the class `Net` stays as it is."""
+    """The model with two layers after every convolution. The class `Net` is not changed."""
     net, x = nnx.merge(model.state[0], model.params, model.state[1], copy=True), images
     for index, conv in enumerate(net.blocks):
         x = conv(x)
@@ -182,7 +186,7 @@ def flax_extended(model: Model, images: jax.Array) -> Model:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed and two epochs, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one seed and two epochs, to try the program")
     parser.add_argument("--output", type=Path, default=Path("runs/add_layers"), help="folder for the picture")
     options = parser.parse_args(arguments)
     seeds, epochs = (1, 2) if options.quick else (5, 10)

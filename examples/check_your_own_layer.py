@@ -1,9 +1,10 @@
-"""Finds the mistake in a layer's derivative by hand: a batch norm whose backward pass has lost a term.
+"""Finds the mistake in a hand-written derivative: a batch norm whose backward pass lacks a term.
 
     python examples/check_your_own_layer.py [--output runs/check_your_own_layer]
 
-The layer is yours, written over ``jnp``, with a rule of its own. `jaxbn.testing.check_custom_vjp` compares it with
-autodiff of the plain forward and prints what is wrong: which argument, where, by how much, and a guess at the cause.
+The layer is an ordinary function with `jax.custom_vjp`. `jaxbn.testing.check_custom_vjp` compares its derivative with
+autodiff of the same function without the rule. The report says which argument's gradient is wrong, where, by how much,
+and guesses the cause.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from jaxbn.testing import VjpReport, check_custom_vjp
 
 
 def plain_layer(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
-    """Batch normalisation as one would write it: autodiff of this is the truth."""
+    """Batch normalisation without a derivative rule; autodiff of it is the right derivative."""
     centred = x - jnp.mean(x, axis=0)
     return gamma * centred / jnp.sqrt(jnp.mean(centred**2, axis=0) + 1e-5) + beta
 
@@ -35,7 +36,7 @@ def my_layer_fwd(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> tuple[jax.A
 def my_layer_bwd(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_hat, gamma, inv_std = residuals
     dgamma, dbeta = jnp.sum(dy * x_hat, axis=0), jnp.sum(dy, axis=0)
-    dx = gamma * inv_std * (dy - dbeta / len(dy))  # the mistake: "- x_hat * dgamma / len(dy)" is forgotten
+    dx = gamma * inv_std * (dy - dbeta / len(dy))  # the mistake: the term "- x_hat * dgamma / len(dy)" is missing
     return dx, dgamma, dbeta
 
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, which most of the examples learn from."""
+"""Loads scikit-learn's handwritten digits, the data set of the other examples."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int32
 
 
 class Digits(NamedTuple):
-    """Images and labels, split for training and testing."""
+    """Images and labels, split into training and test sets."""
 
     x_train: Float32[np.ndarray, "1437 8 8 1"]
     y_train: Int32[np.ndarray, "1437"]
@@ -16,13 +16,13 @@ class Digits(NamedTuple):
 
 
 def load_digits() -> Digits:
-    """Scikit-learn's handwritten digits: 1,797 greyscale images of 8×8, ten classes.
+    """Loads scikit-learn's handwritten digits: 1,797 greyscale images of 8×8 pixels in ten classes.
 
-    The pixels are scaled from 0…16 to [0, 1]. The split is always the same: 1,437 images to train on and 360 to test
-    on, with the same share of each digit in both.
+    The pixels are scaled from 0…16 to [0, 1]. The split is always the same: 1,437 images for training and 360 for
+    testing, with the same proportions of the digits in both.
 
     Returns:
-        The digits; images float32 of shape (n, 8, 8, 1), labels int32 of shape (n,).
+        The digits: images are float32 of shape (n, 8, 8, 1), labels are int32 of shape (n,).
 
     Raises:
         ImportError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""Trains networks, extended and not, for equally long, and draws what came of it; of `add_layers_to_a_model.py`."""
+"""The training loop, table and picture of `add_layers_to_a_model.py`, which compares original and extended networks."""
 
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,15 @@ BATCH, CALIBRATION_IMAGES = 32, 512
 RATES = (0.01, 0.1)
 
 Curves = dict[tuple[float, str], np.ndarray]
-"""For each rate, "original" and "extended": loss and accuracy after each epoch, of shape (seeds, 2 · epochs, 2)."""
+"""For each learning rate and "original" or "extended": loss and accuracy per epoch, of shape (seeds, 2 · epochs, 2)."""
 
 
 class Model(NamedTuple):
-    """What the training knows of a network, whoever wrote it."""
+    """A network of any library, as the training loop sees it."""
 
     apply: Any  # (params, state, images, train) -> logits, state
     params: Any
-    state: Any  # running statistics, if there are any
+    state: Any  # such as running statistics
 
 
 def sgd(rate: Any) -> optax.GradientTransformation:
@@ -31,14 +31,14 @@ def sgd(rate: Any) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnums=0)
-def train_step(apply: Any, params: Any, state: Any, memory: Any, rate: Any, images: Any, labels: Any) -> Any:
+def train_step(apply: Any, params: Any, state: Any, momentum: Any, rate: Any, images: Any, labels: Any) -> Any:
     def loss(params: Any) -> Any:
         logits, new_state = apply(params, state, images, True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new_state
 
     (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, memory = sgd(rate).update(gradients, memory, params)
-    return optax.apply_updates(params, updates), state, memory, value
+    updates, momentum = sgd(rate).update(gradients, momentum, params)
+    return optax.apply_updates(params, updates), state, momentum, value
 
 
 @partial(jax.jit, static_argnums=0)
@@ -52,18 +52,19 @@ def state_after(apply: Any, params: Any, state: Any, images: Any) -> Any:
 
 
 def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: tqdm) -> tuple[Model, np.ndarray]:
-    """The model afterwards; and for each epoch its training loss, and its test accuracy at the end.
+    """Returns the trained model, and the training loss and the test accuracy of each epoch.
 
-    While the weights change quickly, running statistics are of weights that are gone: tested by those, a network that
-    is right for 99% of the images has reached 45%. So a pass that changes nothing else goes before each test.
+    While the weights change quickly, the running statistics are outdated: with them, a network that is right for 99 %
+    of the images has been measured at 45 %. So the statistics are updated by another pass before each test, which
+    changes nothing else.
     """
-    (apply, params, state), memory, curve = model, sgd(rate).init(model.params), []
+    (apply, params, state), momentum, curve = model, sgd(rate).init(model.params), []
     generator, steps = np.random.default_rng(seed), len(data.x_train) // BATCH
     for _ in range(epochs):
         order, losses = generator.permutation(len(data.x_train))[: steps * BATCH], []
         batches = [(data.x_train[rows], data.y_train[rows]) for rows in np.split(order, steps)]
         for images, labels in batches:
-            params, state, memory, loss = train_step(apply, params, state, memory, rate, images, labels)
+            params, state, momentum, loss = train_step(apply, params, state, momentum, rate, images, labels)
             losses.append(loss)
         for images, _ in batches:
             state = state_after(apply, params, state, images)
@@ -74,25 +75,25 @@ def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: 
 
 
 def compare(name: str, create: Any, extend: Any, data: Digits, seeds: int, epochs: int) -> Curves:
-    """Trains what ``create(seed)`` gives, and then it and what ``extend(model, images)`` makes of it for as long."""
+    """Trains ``create(seed)``, and then both this model and ``extend(model, images)`` for as many epochs again."""
     curves: dict[tuple[float, str], list[np.ndarray]] = {}
     bar = tqdm(desc=name, total=seeds * epochs * (1 + 2 * len(RATES)), unit="epoch")
     for seed in range(seeds):
         original, before = train(create(seed), data, RATES[0], epochs, seed, bar)
         extended = extend(original, jnp.asarray(data.x_train[:CALIBRATION_IMAGES]))
-        differ = change(original, extended, data.x_test)
-        bar.write(f"{name}, seed {seed}: extended, its logits differ by {differ:.1e} of the largest")
+        difference = change(original, extended, data.x_test)
+        bar.write(f"{name}, seed {seed}: extended, its logits differ by {difference:.1e} of the largest")
         for rate in RATES:
-            for which, model in (("original", original), ("extended", extended)):
+            for kind, model in (("original", original), ("extended", extended)):
                 _, after = train(model, data, rate, epochs, seeds + seed, bar)
-                curves.setdefault((rate, which), []).append(np.concatenate([before, after]))
+                curves.setdefault((rate, kind), []).append(np.concatenate([before, after]))
     bar.close()
-    return {case: np.stack(of_seeds) for case, of_seeds in curves.items()}
+    return {key: np.stack(curves_of_seeds) for key, curves_of_seeds in curves.items()}
 
 
 def change(original: Model, extended: Model, images: Any) -> float:
-    """The largest difference of their logits, beside the largest logit; raises if it is more than rounding."""
-    with jax.default_matmul_precision("highest"):  # An accelerator may round to ten bits, and differently so.
+    """The largest difference of their logits, relative to the largest logit. Raises if rounding does not explain it."""
+    with jax.default_matmul_precision("highest"):  # The default on a GPU is TF32, which rounds the two differently.
         before, after = logits_of(*original, images), logits_of(*extended, images)
     worst = float(jnp.abs(after - before).max() / jnp.abs(before).max())
     if not worst <= 1e-5:
@@ -101,12 +102,12 @@ def change(original: Model, extended: Model, images: Any) -> float:
 
 
 def print_table(curves: dict[str, Curves], epochs: int) -> None:
-    """Medians over the seeds, with the lowest and the highest."""
+    """Prints the median, the lowest and the highest accuracy over the seeds."""
     print("test accuracy, the seeds' median (lowest to highest)")
     print(" " * 27 + "".join(f"{title:>26}" for title in ("before", "original, trained on", "extended, trained on")))
-    for name, of_cases in curves.items():
+    for name, of_network in curves.items():
         for rate in RATES:
-            original, extended = of_cases[rate, "original"][..., 1], of_cases[rate, "extended"][..., 1]
+            original, extended = of_network[rate, "original"][..., 1], of_network[rate, "extended"][..., 1]
             columns = original[:, epochs - 1], original[:, -1], extended[:, -1]
             print(f"{name}, rate {rate}".ljust(27) + "".join(f"{summary(column):>26}" for column in columns))
 
@@ -116,18 +117,18 @@ def summary(accuracies: np.ndarray) -> str:
 
 
 def draw(curves: dict[str, Curves], epochs: int, path: Path) -> None:
-    """Test accuracy over the epochs: a row for each network, a column for each rate, a thin line for each seed."""
+    """Draws test accuracies: a row of panels for each network, a column for each rate, a thin line for each seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     panels = figure.subplots(len(curves), len(RATES), sharex=True, sharey=True, squeeze=False)
-    for row, (name, of_cases) in zip(panels, curves.items(), strict=True):
+    for row, (name, of_network) in zip(panels, curves.items(), strict=True):
         for axes, rate in zip(row, RATES, strict=True):
-            for which, color in (("original", "C0"), ("extended", "C1")):
-                after = 100 * of_cases[rate, which][:, epochs - 1 :, 1]
+            for kind, color in (("original", "C0"), ("extended", "C1")):
+                after = 100 * of_network[rate, kind][:, epochs - 1 :, 1]
                 axes.plot(range(epochs, 2 * epochs + 1), after.T, color=color, linewidth=0.6, alpha=0.6)
-                axes.plot(range(epochs, 2 * epochs + 1), np.median(after, 0), color=color, linewidth=2, label=which)
-            before = 100 * of_cases[rate, "original"][:, :epochs, 1]
+                axes.plot(range(epochs, 2 * epochs + 1), np.median(after, 0), color=color, linewidth=2, label=kind)
+            before = 100 * of_network[rate, "original"][:, :epochs, 1]
             axes.plot(range(1, epochs + 1), before.T, color="0.6", linewidth=0.6)
             axes.plot(range(1, epochs + 1), np.median(before, 0), color="0.4", linewidth=2, label="before")
             axes.axvline(epochs, color="0.8", zorder=0)

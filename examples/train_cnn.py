@@ -1,4 +1,4 @@
-"""Train a small convolutional network on handwritten digits, in one file to read and to copy.
+"""Trains a small convolutional network on handwritten digits, in one file that can be read and copied.
 
     python examples/train_cnn.py
     python examples/train_cnn.py --ensemble 5 --epochs 10
@@ -24,24 +24,24 @@ from tqdm import tqdm
 
 import jaxbn
 
-FEATURES = (32, 64, 128)  # the channels of each block; each block but the first halves the image's sides
+FEATURES = (32, 64, 128)  # output channels of each block; every block but the first has stride 2
 BATCH = 32
 
 
 def init(key: jax.Array) -> tuple[Any, Any]:
-    """The parameters of a new network, and its running statistics."""
+    """Draws the parameters of a network, and creates its running statistics."""
     *keys, dense_key = jax.random.split(key, len(FEATURES) + 1)
     draw = jax.nn.initializers.he_normal()
     blocks = [
-        {"kernel": draw(key, (3, 3, before, after)), "gamma": jnp.ones(after), "beta": jnp.zeros(after)}
-        for key, before, after in zip(keys, (1, *FEATURES), FEATURES, strict=False)
+        {"kernel": draw(key, (3, 3, width_in, width)), "gamma": jnp.ones(width), "beta": jnp.zeros(width)}
+        for key, width_in, width in zip(keys, (1, *FEATURES), FEATURES, strict=False)
     ]
     dense = {"kernel": draw(dense_key, (FEATURES[-1], 10)), "bias": jnp.zeros(10)}
     return {"blocks": blocks, "dense": dense}, [jaxbn.init_running_stats(width) for width in FEATURES]
 
 
 def apply(params: Any, running: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
-    """The logits of a batch of images, and the running statistics after it."""
+    """Computes the logits of a batch of images, and the new running statistics."""
     x, new_running = images, []
     for index, (block, stats) in enumerate(zip(params["blocks"], running, strict=True)):
         x = jaxbn.conv(x, block["kernel"], stride=2 if index else 1, padding="SAME")
@@ -55,24 +55,24 @@ def apply(params: Any, running: Any, images: jax.Array, train: bool) -> tuple[ja
 
 
 def loss(params: Any, running: Any, images: jax.Array, labels: jax.Array, train: bool = True) -> tuple[jax.Array, Any]:
-    """The mean cross-entropy; beside it the running statistics, the logits, and loss and accuracy as an array."""
+    """The mean cross-entropy; and the running statistics, the logits, and the loss and accuracy in one array."""
     logits, running = apply(params, running, images, train)
     value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return value, (running, logits, jnp.stack([value, jnp.mean(logits.argmax(-1) == labels)]))
 
 
 def train(data: Any, epochs: int, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Trains one network from each seed, all of them at once.
+    """Trains one network for each seed, all of them at once.
 
-    Returns the logits of the test images, of shape (networks, images, 10), and the metrics of each epoch, of shape
-    (epochs, 2, networks, 2): in training and in testing, of each network, loss and accuracy.
+    Returns the logits of the test images, of shape (networks, images, 10), and the metrics, of shape
+    (epochs, 2, networks, 2). Their second axis is training and testing, their last is loss and accuracy.
     """
     x_train, x_test, y_train, y_test = data
     steps = len(x_train) // BATCH
     optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 0.01, epochs * steps // 10, epochs * steps))
 
     @jax.jit
-    @jax.vmap  # over the networks, each of which has a batch of its own
+    @jax.vmap  # over the networks, which get different batches
     def step(network: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         params, running, state = network
         gradients, (running, _, metrics) = jax.grad(loss, has_aux=True)(params, running, images, labels)
@@ -104,7 +104,7 @@ def train(data: Any, epochs: int, seeds: Sequence[int]) -> tuple[np.ndarray, np.
 
 
 def draw_learning_curves(history: np.ndarray, path: Path) -> None:
-    """Loss and accuracy after each epoch: the mean over the networks, and each network in a thin line."""
+    """Draws loss and accuracy over the epochs: the mean over the networks, and a thin line for each network."""
     figure, epochs = Figure(figsize=(10, 4), layout="constrained"), range(1, len(history) + 1)
     for metric, (axes, name) in enumerate(zip(figure.subplots(1, 2), ("cross-entropy", "accuracy"), strict=True)):
         for part, (color, label) in enumerate((("C0", "training, during the epoch"), ("C1", "test, after the epoch"))):
@@ -121,7 +121,7 @@ def draw_learning_curves(history: np.ndarray, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20, help="passes through the training images")
-    parser.add_argument("--seed", type=int, default=0, help="of the first parameters and the order of the images")
+    parser.add_argument("--seed", type=int, default=0, help="for the initial parameters and the order of the images")
     parser.add_argument("--ensemble", type=int, default=1, help="networks to train at once, from seeds SEED, SEED+1, …")
     parser.add_argument("--output", type=Path, default=Path("runs/train_cnn"), help="folder for the learning curves")
     options = parser.parse_args(arguments)
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.ensemble > 1:
         for seed, answers in zip(seeds, logits.argmax(-1), strict=True):
             print(f"test accuracy of seed {seed}: {np.mean(answers == truth):.2%}")
-    answers = jax.nn.softmax(logits).mean(0).argmax(-1)  # the averaged vote of the networks
+    answers = jax.nn.softmax(logits).mean(0).argmax(-1)  # from the mean probabilities of the networks
     print(f"test accuracy: {np.mean(answers == truth):.2%}")
     print("confusion matrix, a row for each true digit, a column for each answer:")
     print(confusion_matrix(truth, answers))

@@ -1,12 +1,13 @@
-"""Does batch norm let training survive a large learning rate (D11), and a bound on β an even larger one (D12)?
+"""Does batch norm allow larger learning rates (D11), and does a bound on β allow even larger ones (D12)?
 
     python examples/why_batch_norm.py
     python examples/why_batch_norm.py --quick
 
-One compiled program trains a small network on handwritten digits 930 times at once, by plain gradient descent (D18):
-with 31 learning rates from 0.001 to 30, from six seeds, without batch norm, with it, and with β kept above −k·σ by
-`jaxbn.optim.constrain_beta`. The pictures show what became of them, and the last lines answer the deck's question.
-With ``--quick`` it trains a smaller network for a few steps, which shows that the program runs, and nothing else.
+One compiled program trains 930 small networks on handwritten digits at once, by plain gradient descent (D18): with 31
+learning rates from 0.001 to 30, six seeds, and five variants. The variants are no batch norm, batch norm, and batch
+norm with three bounds on β, which `jaxbn.optim.constrain_beta` keeps at −k·σ or above. The program draws pictures of
+the results and prints answers to the deck's questions. With ``--quick`` it trains a smaller network for a few steps,
+which only shows that the program works.
 Needs the extra: python -m pip install "jaxbn[examples]"
 """
 
@@ -30,17 +31,17 @@ from jaxbn import cnn
 from jaxbn.optim import constrain_beta
 
 VARIANTS = ("no batch norm", "batch norm", "batch norm, k = 2", "batch norm, k = 1", "batch norm, k = 0.5")
-BOUNDS = (np.inf, 2.0, 1.0, 0.5)  # the k of all but the first variant; an infinite one constrains nothing
+BOUNDS = (np.inf, 2.0, 1.0, 0.5)  # k for all variants but the first; an infinite k means no bound
 CONFIG = cnn.CNNConfig(features=(8, 16, 32))
-TRIAL = cnn.CNNConfig(features=(4, 8))  # of --quick, whose time is the compiler's
+TRIAL = cnn.CNNConfig(features=(4, 8))  # for --quick, which takes most of its time to compile
 BATCH = 64
-CHUNK = 20  # steps between two looks at the test images
-WATCHED = 1  # the layer whose values are counted in bins
-EDGES = np.sinh(np.linspace(-8, 8, 65))  # of these bins; they are even near zero and grow with the value
+CHUNK = 20  # steps between two evaluations on the test images
+WATCHED = 1  # the layer whose values are recorded as histograms
+EDGES = np.sinh(np.linspace(-8, 8, 65))  # of the histograms' bins: equally spaced near zero, wider for large values
 
 
 class Runs(NamedTuple):
-    """What the runs differ in."""
+    """The settings that differ between runs."""
 
     learning_rate: Float[Array, " runs"]
     k: Float[Array, " runs"]
@@ -48,17 +49,19 @@ class Runs(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What a layer makes of a batch."""
+    """The values of a layer for one batch."""
 
     convolved: Float[Array, "batch height width channels"]
-    shifted: Float[Array, "batch height width channels"]  # the ReLU's input: normalised, with γ and β, or with a bias
+    shifted: Float[Array, "batch height width channels"]  # the ReLU's input: after batch norm, or after the bias
     rectified: Float[Array, "batch height width channels"]
     moments: jaxbn.Moments | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a trial of the program: draws, and concludes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="try the program with a smaller network, without an answer"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/why_batch_norm"), help="folder for the pictures")
     options = parser.parse_args(arguments)
     number, seeds, steps, config = (4, 2, 20, TRIAL) if options.quick else (31, 6, 240, CONFIG)
@@ -95,19 +98,19 @@ def sweep(rates: Float[np.ndarray, " rates"], seeds: int, steps: int, config: cn
 
 
 def make_runs(rates: Float[np.ndarray, " rates"], seeds: int, ks: Sequence[float]) -> Runs:
-    """Every combination, the seed varying fastest."""
+    """All combinations; the seed varies fastest."""
     k, rate, seed = (axis.ravel() for axis in np.meshgrid(ks, rates, np.arange(seeds), indexing="ij"))
     return Runs(jnp.asarray(rate, jnp.float32), jnp.asarray(k, jnp.float32), jnp.asarray(seed, jnp.int32))
 
 
 def init(seeds: Int[Array, " runs"], config: cnn.CNNConfig) -> cnn.Params:
-    """The parameters of each run, as its seed draws them: alike for all learning rates and variants."""
+    """The initial parameters of each run. They depend only on its seed."""
     drawn = [cnn.init(jax.random.key(seed), config)[0] for seed in range(int(seeds.max()) + 1)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[seeds], *drawn)
 
 
 def without_batch_norm(params: cnn.Params) -> cnn.Params:
-    """Without γ, so that β is the bias."""
+    """Removes γ, so that β is used as a bias."""
     return params._replace(blocks=tuple(block._replace(gamma=None) for block in params.blocks))
 
 
@@ -115,7 +118,7 @@ def without_batch_norm(params: cnn.Params) -> cnn.Params:
 def train_all(
     dataset: Digits, start: Int[Array, ""], networks: tuple[cnn.Params, ...], groups: tuple[Runs, ...]
 ) -> tuple[tuple[cnn.Params, ...], tuple[Record, ...]]:
-    """The next steps of all runs: the one compiled program. The networks of a group are of one structure."""
+    """The next steps of all runs, in one compiled program. The networks in a group have the same structure."""
     results = [
         jax.vmap(partial(train, dataset, start))(params, runs) for params, runs in zip(networks, groups, strict=True)
     ]
@@ -131,17 +134,17 @@ def train(dataset: Digits, start: Int[Array, ""], params: cnn.Params, run: Runs)
     def step(params: Any, number: Array) -> tuple[Any, tuple[Array, ...]]:
         key = jax.random.fold_in(jax.random.key(run.seed), number)
         rows = jax.random.randint(key, (BATCH,), 0, len(dataset.x_train))
-        gradients, seen = jax.grad(loss, has_aux=True)(params, dataset.x_train[rows], dataset.y_train[rows])
+        gradients, recorded = jax.grad(loss, has_aux=True)(params, dataset.x_train[rows], dataset.y_train[rows])
         updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-        return optax.apply_updates(params, updates), seen
+        return optax.apply_updates(params, updates), recorded
 
-    params, seen = jax.lax.scan(step, params, start + jnp.arange(CHUNK))
+    params, recorded = jax.lax.scan(step, params, start + jnp.arange(CHUNK))
     test: tuple[Any, ...] = evaluate(dataset, params)
-    return params, Record(*seen, *test)
+    return params, Record(*recorded, *test)
 
 
 def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
-    """The mean cross-entropy of a batch, and what `Record` keeps of each step."""
+    """The mean cross-entropy of a batch, and the values that `Record` has for each step."""
     logits, layers = apply(params, images, [None] * len(params.blocks))
     value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     zeros = jnp.stack([jnp.mean(layer.rectified == 0) for layer in layers])
@@ -149,10 +152,10 @@ def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple
 
 
 def evaluate(dataset: Digits, params: cnn.Params) -> tuple[Any, ...]:
-    """What `Record` keeps of each chunk.
+    """The values that `Record` has for each chunk.
 
-    The test images are normalised by the statistics of as many training images under the same parameters: running
-    statistics would lag behind, the farther the larger the steps are.
+    The test images are normalised with the statistics of the same number of training images under the same parameters.
+    Running statistics would be outdated, the more so the larger the learning rate.
     """
     x_train, x_test = (jnp.asarray(x) for x in (dataset.x_train, dataset.x_test))
     _, layers = apply(params, x_train[: len(x_test)], [None] * len(params.blocks))
@@ -166,28 +169,28 @@ def evaluate(dataset: Digits, params: cnn.Params) -> tuple[Any, ...]:
 def apply(
     params: cnn.Params, images: Array, moments: Sequence[jaxbn.Moments | None]
 ) -> tuple[Float[Array, "batch classes"], list[Layer]]:
-    """The logits of the network of `jaxbn.cnn`, and all that is on the way to them.
+    """The logits of the network of `jaxbn.cnn`, and the values of its layers.
 
-    Moments that are given normalise; where there are none, the batch's own do. Without γ, β is a bias.
+    A layer is normalised with the given moments, or with those of the batch if they are None. Without γ, β is a bias.
     """
     x, layers = images, []
     for index, (block, given) in enumerate(zip(params.blocks, moments, strict=True)):
-        convolved, found = jaxbn.conv(x, block.kernel, stride=2 if index else 1, padding="SAME"), given
+        convolved, used = jaxbn.conv(x, block.kernel, stride=2 if index else 1, padding="SAME"), given
         if block.gamma is None:
             shifted = convolved + block.beta
         elif given is None:
-            shifted, found = jaxbn.batch_norm(convolved, block.gamma, block.beta)
+            shifted, used = jaxbn.batch_norm(convolved, block.gamma, block.beta)
         else:
             shifted = jaxbn.batch_norm_inference(convolved, given.mean, given.var, block.gamma, block.beta)
         x = jax.nn.relu(shifted)
-        layers.append(Layer(convolved, shifted, x, found))
+        layers.append(Layer(convolved, shifted, x, used))
     return jnp.mean(x, (1, 2)) @ params.dense.kernel + params.dense.bias, layers
 
 
 def histogram(values: Array) -> Float[Array, " bins"]:
-    """The share of the values in each bin; the outermost have what lies beyond them too."""
-    some = values[:8].reshape(-1, 1)  # eight images show enough
-    return jnp.diff(jnp.mean(some < jnp.asarray(EDGES[1:-1], some.dtype), 0), prepend=0, append=1)
+    """The fraction of the values in each bin. The first and the last bin have the values beyond them too."""
+    sample = values[:8].reshape(-1, 1)  # eight images are enough
+    return jnp.diff(jnp.mean(sample < jnp.asarray(EDGES[1:-1], sample.dtype), 0), prepend=0, append=1)
 
 
 if __name__ == "__main__":

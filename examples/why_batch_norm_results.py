@@ -1,4 +1,4 @@
-"""What `why_batch_norm.py` found, in pictures and in words."""
+"""Draws the results of `why_batch_norm.py`, and answers the deck's questions in words."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,26 +11,26 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-LEARNT = 0.9  # the share of the test images that a run must tell right at the end to count as trained
+LEARNT = 0.9  # the final test accuracy from which a run counts as trained
 COLORS = ("0.25", "#56B4E9", "#009E73", "#E69F00", "#D55E00")  # of the variants
-WIDTHS = (2, 8, 5.5, 3.5, 1.5)  # each is seen below the next where they coincide
+WIDTHS = (2, 8, 5.5, 3.5, 1.5)  # so that curves that coincide can all be seen
 CHANCE = 0.1
 
 
 class Record(NamedTuple):
-    """What is recorded of the runs, with the axes of `Sweep` first: traced arrays at first, NumPy's in the end."""
+    """The values recorded for the runs, whose axes come first: traced arrays at first, NumPy arrays afterwards."""
 
     loss: Float[Any, "*runs steps"]
-    zeros: Float[Any, "*runs steps layers"]  # the share of each ReLU's outputs that are zero
-    convolved: Float[Any, "*runs steps bins"]  # the share of the second convolution's outputs in each bin
-    shifted: Float[Any, "*runs steps bins"]  # and of what the ReLU behind it gets: normalised, or with a bias
+    zeros: Float[Any, "*runs steps layers"]  # the fraction of each ReLU's outputs that are zero
+    convolved: Float[Any, "*runs steps bins"]  # the fraction of the second convolution's outputs in each bin
+    shifted: Float[Any, "*runs steps bins"]  # the same for the input of the ReLU after it
     test_accuracy: Float[Any, "*runs chunks"]
-    dead: Float[Any, "*runs chunks layers"]  # the share of each layer's channels that are zero on every test image
-    finite: Bool[Any, "*runs chunks"]  # whether the parameters are
+    dead: Float[Any, "*runs chunks layers"]  # the fraction of each layer's channels that are zero for every test image
+    finite: Bool[Any, "*runs chunks"]  # whether all parameters are finite
 
 
 class Sweep(NamedTuple):
-    """All runs: the record's first three axes are variants, learning rates and seeds."""
+    """The results of all runs. The first three axes of the record are variants, learning rates and seeds."""
 
     variants: tuple[str, ...]  # without batch norm, with it, and with β bounded
     rates: Float[np.ndarray, " rates"]
@@ -39,7 +39,7 @@ class Sweep(NamedTuple):
 
 
 def draw_learning_rates(sweep: Sweep, path: Path) -> None:
-    """Accuracy and dead channels at the end, against the learning rate; crosses where runs diverged."""
+    """Draws final accuracy and dead channels over the learning rate, with crosses where runs diverged."""
     figure = Figure(figsize=(8, 7.5), layout="constrained", facecolor="white")
     above, below = figure.subplots(2, 1, sharex=True)
     finite = sweep.record.finite[..., -1]
@@ -53,7 +53,7 @@ def draw_learning_rates(sweep: Sweep, path: Path) -> None:
 
 
 def _draw_curves(axes: Axes, sweep: Sweep, values: Float[np.ndarray, "variants rates seeds"]) -> None:
-    """Mean and range over the seeds, NaN left out; below zero a cross for each rate at which a run diverged."""
+    """Draws mean and range over the seeds without NaN, and below zero a cross for each rate at which a run diverged."""
     for row, (variant, color, width) in enumerate(zip(sweep.variants, COLORS, WIDTHS, strict=True)):
         curve = np.ma.masked_invalid(values[row])
         axes.plot(
@@ -72,18 +72,17 @@ def _draw_curves(axes: Axes, sweep: Sweep, values: Float[np.ndarray, "variants r
     axes.text(sweep.rates[0], -0.11, " runs that ended in NaN", va="center", color="0.3")
     axes.set(xscale="log", ylim=(-0.22, 1.03), yticks=np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.xaxis.set_major_formatter(_plainly)
+    axes.xaxis.set_major_formatter(_tick_label)
     axes.grid(alpha=0.3)
 
 
-def _plainly(value: float, place: float) -> str:
-    """A tick's label."""
+def _tick_label(value: float, position: float) -> str:
     return f"{value:g}"
 
 
 def draw_distributions(sweep: Sweep, path: Path) -> None:
-    """A layer's values at a few steps, before the ReLU: without batch norm, and on both sides of it (D10, D11)."""
-    place = _first_rate_that_fails(sweep)
+    """Draws histograms of a layer's values before its ReLU: without batch norm, before and after it (D10, D11)."""
+    rate = _first_rate_that_fails(sweep)
     steps = sweep.record.loss.shape[-1]
     shown = [step for step in (0, 1, 2, 3, 5, 10, 30, 100, steps - 1) if step < steps]
     figure = Figure(figsize=(11, 6.5), layout="constrained", facecolor="white")
@@ -93,33 +92,33 @@ def draw_distributions(sweep: Sweep, path: Path) -> None:
         ("with batch norm: behind it", 1, sweep.record.shifted),
     ]
     reached = np.arcsinh(
-        max(_reach(histograms[variant, place, 0][shown], sweep.edges) for _, variant, histograms in panels)
+        max(_reach(histograms[variant, rate, 0][shown], sweep.edges) for _, variant, histograms in panels)
     )
     for axes, (title, variant, histograms) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
-        _draw_ridges(axes, sweep.edges, histograms[variant, place, 0][shown], COLORS[variant])
+        _draw_ridges(axes, sweep.edges, histograms[variant, rate, 0][shown], COLORS[variant])
         axes.set_xlim(-1.6 * reached, 1.1 * reached)
         axes.set_title(title, fontsize="medium")
         axes.set_yticks(-np.arange(len(shown)), [f"step {step}" for step in shown])
     figure.suptitle(
-        f"The second layer's values before its ReLU, in one run at the learning rate {sweep.rates[place]:.2g}"
+        f"The second layer's values before its ReLU, in one run at the learning rate {sweep.rates[rate]:.2g}"
     )
     figure.savefig(path, dpi=130)
 
 
 def _reach(histograms: Float[np.ndarray, "steps bins"], edges: np.ndarray) -> float:
-    """How far from zero there are values."""
+    """The largest absolute value, to within a bin."""
     used = np.flatnonzero(histograms.any(0))
     return float(max(abs(edges[used[0]]), abs(edges[used[-1] + 1])))
 
 
 def _first_rate_that_fails(sweep: Sweep) -> int:
-    """The place of the smallest learning rate from which on no run without batch norm has learnt."""
+    """The index of the smallest learning rate such that no run without batch norm learns at it or at a larger one."""
     learnt = np.any(sweep.record.test_accuracy[0, ..., -1] >= LEARNT, axis=1)
     return min(int(np.max(np.nonzero(learnt)[0], initial=-1)) + 1, len(learnt) - 1)
 
 
 def _draw_ridges(axes: Axes, edges: np.ndarray, histograms: Float[np.ndarray, "steps bins"], color: str) -> None:
-    """One histogram below the other, what the ReLU sets to zero in grey, and its share beside it."""
+    """Draws histograms below each other, the values that the ReLU sets to zero in grey, and their fraction."""
     scaled = np.arcsinh(edges)
     x = np.repeat(scaled, 2)[1:-1]
     for row, histogram in enumerate(histograms):
@@ -138,7 +137,7 @@ def _draw_ridges(axes: Axes, edges: np.ndarray, histograms: Float[np.ndarray, "s
 
 
 def draw_zeros(sweep: Sweep, path: Path) -> None:
-    """The share of zeros behind each layer's ReLU, at every step and learning rate (D11)."""
+    """Draws the fraction of zeros in the output of each ReLU, for every step and learning rate (D11)."""
     shown = [row for row, variant in enumerate(sweep.variants) if row < 2 or variant.endswith("1")]
     layers, steps = sweep.record.zeros.shape[-1], sweep.record.loss.shape[-1]
     figure = Figure(figsize=(11, 7), layout="constrained", facecolor="white")
@@ -152,7 +151,7 @@ def draw_zeros(sweep: Sweep, path: Path) -> None:
             mean = zeros[variant, ..., layer].mean(1)
             axes.pcolormesh(np.arange(steps), sweep.rates, mean, norm=scale.norm, cmap=scale.cmap)
             axes.set(yscale="log")
-            axes.yaxis.set_major_formatter(_plainly)
+            axes.yaxis.set_major_formatter(_tick_label)
             grid[layer, 0].set_ylabel(f"layer {layer + 1}\nlearning rate")
     label = "share of the ReLU's outputs that are zero, mean over the seeds; white: NaN"
     figure.colorbar(scale, ax=grid, label=label, format=PercentFormatter(1))
@@ -160,10 +159,10 @@ def draw_zeros(sweep: Sweep, path: Path) -> None:
 
 
 def answer(sweep: Sweep) -> str:
-    """The deck's questions, answered with the runs' numbers."""
+    """A table of the results, and the answers to the deck's questions."""
     accuracy, finite = sweep.record.test_accuracy, sweep.record.finite[..., -1]
     learnt = accuracy[..., -1] >= LEARNT
-    largest = np.max(np.where(learnt, sweep.rates[:, None], 0), axis=1)  # variants × seeds; 0 where nothing has learnt
+    largest = np.max(np.where(learnt, sweep.rates[:, None], 0), axis=1)  # variants × seeds; 0 if no run has learnt
     beyond = sweep.rates > largest[1].max()
     steps, chunks = sweep.record.loss.shape[-1], accuracy.shape[-1]
     lines = [
@@ -185,17 +184,17 @@ def answer(sweep: Sweep) -> str:
 
 
 def _conclusions(variants: tuple[str, ...], largest: Float[np.ndarray, "variants seeds"]) -> list[str]:
-    """In words; a plain yes only where every seed says so."""
+    """Compares each variant with another one. The answer is "yes" only if every seed agrees."""
     lines, words = [], []
-    for row, than in enumerate((0, 1, 1, 1), start=1):
-        higher, lower = np.sum(largest[row] > largest[than]), np.sum(largest[row] < largest[than])
-        both = (largest[row] > 0) & (largest[than] > 0)
+    for row, baseline in enumerate((0, 1, 1, 1), start=1):
+        higher, lower = np.sum(largest[row] > largest[baseline]), np.sum(largest[row] < largest[baseline])
+        both = (largest[row] > 0) & (largest[baseline] > 0)
         lines += [
-            f"{variants[row]} against {variants[than]}:",
+            f"{variants[row]} against {variants[baseline]}:",
             f"    the largest learning rate is higher for {higher} and lower for {lower} of {len(both)} seeds",
         ]
         if both.any():
-            times = np.exp(np.mean(np.log(largest[row, both] / largest[than, both])))
+            times = np.exp(np.mean(np.log(largest[row, both] / largest[baseline, both])))
             lines[-1] += f", {times:.2f} times as high in the geometric mean"
         verdicts = (
             (higher == len(both), "yes"),

@@ -1,12 +1,14 @@
-"""Validation of what users pass to the public operations, and the form that its errors have.
+"""Validates the arguments of the public operations.
 
-function: `argument` is what came; what is wanted
+Every error names the function and the argument, then what was passed and what is required:
+
+    conv: `stride` is 0; it must be at least 1
 """
 
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +21,7 @@ OPTIONAL = ("gamma", "beta", "bias", "where")
 
 
 def as_arrays(function: str, **arguments: Any) -> tuple[Any, ...]:
-    """Convert the arguments to arrays; optional ones may be ``None``. Raises ``TypeError`` if one is not an array."""
+    """Converts the arguments to arrays; optional ones may be None. Raises ``TypeError`` if one is not an array."""
     return tuple(
         None if value is None and argument in OPTIONAL else as_array(function, argument, value)
         for argument, value in arguments.items()
@@ -37,7 +39,7 @@ def as_array(function: str, argument: str, value: Any) -> jax.Array:
 
 
 def require_floating(function: str, argument: str, dtype: Any) -> None:
-    """Raise ``TypeError`` unless ``dtype`` is one that the operations support."""
+    """Raises ``TypeError`` unless the operations support ``dtype``."""
     try:
         name = jnp.dtype(dtype).name
     except TypeError:
@@ -47,14 +49,14 @@ def require_floating(function: str, argument: str, dtype: Any) -> None:
 
 
 def require_vector(function: str, argument: str, array: Any, length: int, meaning: str) -> None:
-    """Raise unless ``array`` is a floating-point vector with ``length`` entries."""
+    """Raises an error unless ``array`` is a floating-point vector with ``length`` entries."""
     require_floating(function, argument, array.dtype)
     if array.shape != (length,):
         raise ValueError(f"{function}: `{argument}` has shape {array.shape}; it must be ({length},), {meaning}")
 
 
 def as_integer(function: str, argument: str, value: Any, *, least: int | None = None) -> int:
-    """Convert to ``int``. Raises ``TypeError`` for what is not an integer, ``ValueError`` for one below ``least``."""
+    """Converts to ``int``. Raises ``TypeError`` if it is not an integer, ``ValueError`` if it is below ``least``."""
     try:
         integer = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -67,10 +69,10 @@ def as_integer(function: str, argument: str, value: Any, *, least: int | None = 
 
 
 def as_positive(function: str, argument: str, value: Any, dtype: Any) -> float:
-    """Convert to a ``float`` that is positive and finite in ``dtype``. It must be static: a traced array is refused."""
+    """Converts to a ``float`` that is positive and finite in ``dtype``. A traced array raises ``TypeError``."""
     try:
         number = float(value)
-    except (TypeError, ValueError):  # a tracer's error is a TypeError as well
+    except (TypeError, ValueError):  # JAX raises a TypeError for a tracer
         raise TypeError(
             f"{function}: `{argument}` is {value!r}; it must be a number that is known when traced"
         ) from None
@@ -104,7 +106,7 @@ SYNONYMS = (
     ("where", "mask"),
     ("features", "num_features", "channels", "num_channels"),
 )
-"""Names that libraries give to one argument. The error suggests those that the function has."""
+"""Names that libraries use for the same argument. The error suggests the one that the function has."""
 
 _SHAPES = "the window and the numbers of channels are those of the arrays' shapes"
 _TWO_FUNCTIONS = "`batch_norm` takes the batch's statistics, as in training, `batch_norm_inference` those it is given"
@@ -124,44 +126,45 @@ ELSEWHERE = {
     **dict.fromkeys(("lhs_dilation", "input_dilation", "batch_group_count"), _LAX),
     "bias": "add it to the result",
     "output_padding": "`conv_transpose` has it",
-    "transpose_kernel": "help(jaxbn.conv_transpose) says how a kernel of Flax or PyTorch is brought over",
-    "padding_mode": "`x` is padded before, by jnp.pad",
+    "transpose_kernel": "help(jaxbn.conv_transpose) says how a kernel of Flax or PyTorch is converted",
+    "padding_mode": "pad `x` with jnp.pad before the call",
     "axis": "the channels' axis is where `dimension_numbers` has it in `x`",
 }
-"""For keywords that no argument of the function corresponds to: where to find what they do."""
+"""For keywords without a corresponding argument: how to get the same effect."""
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public operation: unknown keywords are explained, and `help` shows its signature on a few lines.
+    """Decorates a public operation: explains unknown keywords, and shortens the signature that `help` shows.
 
-    Users of Flax, Keras, PyTorch or `jax.lax` write ``strides``, ``eps`` or ``feature_group_count`` at first; the error
-    names the keyword that is meant. `help` would expand every annotation, such as that of a dtype, to several lines.
+    Users of Flax, Keras, PyTorch or `jax.lax` may write ``strides``, ``eps`` or ``feature_group_count``; the error then
+    names the right keyword. `help` would expand every annotation, such as a dtype's, to several lines, so it gets a
+    signature without annotations.
     """
     signature = inspect.signature(function)
-    arguments = list(signature.parameters)
+    parameters = list(signature.parameters)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except TypeError:
-            unknown = next((keyword for keyword in kwargs if keyword not in arguments), None)
+            unknown = next((keyword for keyword in kwargs if keyword not in parameters), None)
             if unknown is None:
                 raise
             message = f"{function.__name__}: `{unknown}` is an unexpected keyword argument"
-            raise TypeError(f"{message}; {_hint(unknown, arguments)}") from None
+            raise TypeError(f"{message}; {_hint(unknown, parameters)}") from None
 
     without_annotations = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-    call.__signature__ = inspect.Signature(without_annotations)  # pyright: ignore[reportFunctionMemberAccess]
+    call.__signature__ = inspect.Signature(without_annotations)  # pyright: ignore[reportAttributeAccessIssue]
     return call
 
 
-def _hint(keyword: str, arguments: Iterable[str]) -> str:
-    here = [name for name in arguments if any({name, keyword} <= set(names) for names in SYNONYMS)]
-    if here:
-        return f"it is called {' or '.join(f'`{name}`' for name in here)} here"
+def _hint(keyword: str, parameters: Sequence[str]) -> str:
+    synonyms = [name for name in parameters if any({name, keyword} <= set(names) for names in SYNONYMS)]
+    if synonyms:
+        return f"it is called {' or '.join(f'`{name}`' for name in synonyms)} here"
     if keyword in ELSEWHERE:
         return ELSEWHERE[keyword]
-    if close := get_close_matches(keyword, arguments, n=1):
+    if close := get_close_matches(keyword, parameters, n=1):
         return f"did you mean `{close[0]}`?"
-    return f"it must be one of {', '.join(arguments)}"
+    return f"it must be one of {', '.join(parameters)}"

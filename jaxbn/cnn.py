@@ -1,9 +1,9 @@
-"""A small convolutional network of the two operations: pure functions over plain pytrees.
+"""A small convolutional network with batch norm, as pure functions of plain pytrees.
 
     images → [conv 3×3 → batch norm → ReLU] for each block → mean over the image → dense → logits
 
-Every block but the first has stride 2. No convolution has a bias: the batch norm behind it subtracts the mean, so the
-gradient of such a bias is exactly zero (the deck's D16 sums to zero over the batch).
+Every block but the first has stride 2. The convolutions have no bias. The batch norm after each of them subtracts the
+mean, so the gradient of a bias would be exactly zero (D16: the gradient of batch norm sums to zero over the batch).
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxbn import cnn
@@ -29,18 +29,18 @@ from jaxbn._norm.inference import batch_norm_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 
 TRUNCATED_STD = 0.87962566103423978
-"""The standard deviation of a standard normal distribution that is cut off at −2 and 2."""
+"""The standard deviation of the standard normal distribution truncated to the interval from −2 to 2."""
 
 
 @dataclass(frozen=True)
 class CNNConfig:
-    """The network's sizes.
+    """The sizes and the dtype of the network.
 
     Attributes:
         classes: Number of logits.
         in_channels: Channels of the images.
-        features: Output channels of each block, the first at the images' resolution, each next at half the last one's.
-        dtype: Dtype of the parameters; the running statistics are in at least float32.
+        features: Output channels of each block. The first block keeps the images' resolution, each later one halves it.
+        dtype: Dtype of the parameters. The running statistics have at least float32.
     """
 
     classes: int = 10
@@ -69,14 +69,14 @@ State = tuple[RunningStats, ...]
 
 
 def init(key: PRNGKeyArray, config: CNNConfig = CNNConfig()) -> tuple[Params, State]:
-    """Draws the parameters, after He et al. (2015): normal, with variance 2 / fan-in in front of a ReLU.
+    """Draws the parameters as in He et al. (2015): normal, with variance 2 / fan-in where a ReLU follows.
 
     Args:
         key: A `jax.random` key.
-        config: The network's sizes.
+        config: The sizes and the dtype of the network.
 
     Returns:
-        The parameters, and the running statistics of mean 0 and variance 1.
+        The parameters, and running statistics with mean 0 and variance 1.
     """
     *block_keys, dense_key = jax.random.split(key, len(config.features) + 1)
     widths = (config.in_channels, *config.features)
@@ -91,9 +91,10 @@ def init(key: PRNGKeyArray, config: CNNConfig = CNNConfig()) -> tuple[Params, St
 
 
 def _draw(key: PRNGKeyArray, scale: float, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """A truncated normal of variance ``scale`` / fan-in: the numbers of `jax.nn.initializers.variance_scaling`.
+    """Draws from a truncated normal with variance ``scale`` / fan-in, as `jax.nn.initializers.variance_scaling` does.
 
-    Drawn as a vector. In the kernel's shape they are the same, and XLA's CPU compiler takes seconds for each.
+    The numbers are drawn as a vector and then reshaped. Drawing them in the kernel's shape gives the same numbers, but
+    XLA's CPU compiler then takes seconds for each kernel.
     """
     *fan_in, _ = shape
     std = jnp.sqrt(jnp.asarray(scale / prod(fan_in), dtype)) / jnp.asarray(TRUNCATED_STD, dtype)
@@ -111,15 +112,15 @@ def apply(
     """Computes the logits of a batch of images.
 
     Args:
-        params: From `init`.
-        state: From `init`, or from the last call.
-        images: In the parameters' dtype.
-        train: Whether to normalise by the batch's statistics and to update the running ones by them; otherwise the
-            running ones normalise and stay.
-        momentum: Weight of the batch in the running statistics; ``None`` weighs all batches alike.
+        params: The parameters, from `init`.
+        state: The running statistics, from `init` or from the previous call.
+        images: The images, in the dtype of the parameters.
+        train: If true, normalise with the batch's statistics and update the running statistics; otherwise normalise
+            with the running statistics and return them unchanged.
+        momentum: Weight of the batch in the running statistics; ``None`` gives every batch the same weight.
 
     Returns:
-        The logits and the new state.
+        The logits, and the new running statistics.
     """
     x, new_state = images, []
     for index, (block, running) in enumerate(zip(params.blocks, state, strict=True)):

@@ -1,22 +1,23 @@
-"""The deck, executable: every formula as the literal sum, in NumPy float64.
+"""The formulas of the deck as executable code: every sum written out literally, in NumPy float64.
 
-Hold a slide beside a function: the same letters, the same indices, the same sums. Nothing here is fast and nothing
-here knows JAX; these are the oracles that the hand-written rules are checked against. Formulas carry the deck's ids
-(D1, D2, …). Where the deck is wrong the code is right, and the function says what was printed.
+The functions use the letters, indices and sums of the slides, so that each can be compared with its slide. They are
+slow and do not use JAX. The hand-written rules are tested against them. Formulas have the deck's ids (D1, D2, …). Where
+the deck has an error, the code is right, and the docstring of the function says what was printed.
 
 Notation. An image ``a(c,i,j)`` is I × J, with ``0 ≤ i < I`` and ``0 ≤ j < J``. A kernel ``K_k(c,n,m)`` has odd sides
 N × M and is indexed from its centre, ``-(N-1)/2 ≤ n ≤ (N-1)/2`` and m likewise. Outputs ``C(k,i,j)`` and their
-gradients ``δ(k,i,j) = ∂Loss/∂C(k,i,j)`` exist where the whole kernel lies on the image (the valid region),
-``(N-1)/2 ≤ i < I-(N-1)/2`` and j likewise; with the zero padding of D9, wherever the image does. An array holds only
-what exists: in the valid region ``delta[k, 0, 0]`` is ``δ(k, (N-1)/2, (M-1)/2)``. Batch norm's ``C(b,k,i,j)`` has the
-batch in front, and ``m = B·H·W`` values a channel.
+gradients ``δ(k,i,j) = ∂Loss/∂C(k,i,j)`` exist where the whole kernel lies on the image (the valid region), which is
+``(N-1)/2 ≤ i < I-(N-1)/2`` and the same for j. With the zero padding of D9 they exist for every pixel of the image. An
+array holds only the entries that exist: in the valid region ``delta[k, 0, 0]`` is ``δ(k, (N-1)/2, (M-1)/2)``. Batch
+norm's ``C(b,k,i,j)`` has the batch as its first axis, and ``m = B·H·W`` values per channel.
 
-Printed otherwise: the valid region's end as ``I-1-(N-1)/2``, which loses the last row, and as ``I-(N-1)/2``
-inclusive, which has one too many; the number of δ's rows as ``I-1-N+1``, for I-N+1; ``N < I``, where N ≤ I serves as
-well; and ``B·N·M`` beside ``B·H·W``, and an index that runs to M-1, for the one count m.
+The slides print some of this differently. The end of the valid region is printed as ``I-1-(N-1)/2``, which loses the
+last row, and as an inclusive ``I-(N-1)/2``, which has one row too many. The number of rows of δ is printed as
+``I-1-N+1`` instead of I-N+1. The condition ``N < I`` is printed, although N ≤ I is enough. The count m is printed as
+both ``B·N·M`` and ``B·H·W``, and with an index that runs to M-1.
 
-Every function takes what NumPy can turn into an array and computes in float64. Raises ``ValueError`` naming the
-function and the argument that does not fit; ``TypeError`` for complex numbers.
+Every function accepts anything that NumPy can convert to an array, and computes in float64. It raises ``ValueError``
+with the name of the function and of the argument that does not fit, and ``TypeError`` for complex numbers.
 """
 
 from collections.abc import Iterator
@@ -30,9 +31,9 @@ Array = NDArray[np.float64]
 
 
 class _Grid:
-    """An array under the deck's indices: its last two axes count from `first`, and outside its range it is zero.
+    """An array with the deck's indices: the last two axes are indexed from `first`, and entries outside are zero.
 
-    That zero is both the deck's "δ = 0 outside its range" and the zero padding of D9.
+    The zeros are both the deck's "δ = 0 outside its range" and the zero padding of D9.
     """
 
     def __init__(self, values: Array, first: tuple[int, int] = (0, 0)) -> None:
@@ -61,7 +62,7 @@ class _Grid:
         self.values[*channels, self.rows.index(i), self.columns.index(j)] = value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        # Makes a grid array-like to the type checker too, so that `a = _Grid(a)` can keep the deck's letter.
+        # This makes a grid array-like for the type checker, so that `a = _Grid(a)` can reuse the deck's letter.
         return self.values
 
 
@@ -123,17 +124,18 @@ def conv_layer(a: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None, *
 
 
 def conv_input_gradient(delta: ArrayLike, kernel: ArrayLike, *, zero_padding: bool = False) -> Array:
-    """Slide the *unrotated* kernel along δ, padded with zeros: the gradient of D3 by its input.
+    """Slide the *unrotated* kernel along δ, padded with zeros: the gradient of D3 with respect to its input.
 
-    D5: ``∂Loss/∂a(c,i',j') = Σ_k Σₙ Σₘ δ(k, i'+n, j'+m) · K_k(c,n,m)``, with ``δ = 0`` outside its range. Printed
-    without that condition, and in the last line with i and j for i' and j'.
+    D5: ``∂Loss/∂a(c,i',j') = Σ_k Σₙ Σₘ δ(k, i'+n, j'+m) · K_k(c,n,m)``, with ``δ = 0`` outside its range. The
+    deck prints it without that condition, and in the last line with i and j instead of i' and j'.
 
     Shapes: `delta` (out, I-N+1, J-M+1), or (out, I, J) with `zero_padding`; `kernel` (out, in, N, M);
     result (in, I, J).
 
-    D6, with a kernel of powers of ten, so that each digit of the answer is the δ that met that tap: the centre of the
-    5 × 5 image has ``δ(1,1)·K(-1,-1) + δ(1,2)·K(-1,0) + … + δ(3,3)·K(1,1)``, its corner ``δ(1,1)·K(1,1)`` alone.
-    Printed beside the padded example, whose sums have more terms, and with H for K.
+    The example is D6 with a kernel of powers of ten, so that each digit of the result is the δ that was multiplied by
+    that tap. The gradient at the centre of the 5 × 5 image is ``δ(1,1)·K(-1,-1) + δ(1,2)·K(-1,0) + … + δ(3,3)·K(1,1)``,
+    at its corner ``δ(1,1)·K(1,1)``. The deck prints these sums beside the padded example, whose sums have more terms,
+    and with H instead of K.
 
     >>> delta = [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]  # δ(1,1) = 1, δ(1,2) = 2, …, δ(3,3) = 9
     >>> K = [[[[1, 1e1, 1e2], [1e3, 1e4, 1e5], [1e6, 1e7, 1e8]]]]  # K(-1,-1) = 1, K(-1,0) = 10, …, K(1,1) = 10⁸
@@ -156,17 +158,17 @@ def conv_input_gradient(delta: ArrayLike, kernel: ArrayLike, *, zero_padding: bo
 def conv_kernel_gradient(
     a: ArrayLike, delta: ArrayLike, *, zero_padding: bool = False, kernel_sides: tuple[int, int] | None = None
 ) -> Array:
-    """Slide δ along the image: the gradient of D3 by its kernel.
+    """Slide δ along the image: the gradient of D3 with respect to its kernel.
 
-    D7: ``∂Loss/∂K_k(c,n,m) = Σᵢ Σⱼ δ(k,i,j) · a(c, i-n, j-m)``, over the outputs. Printed ``δ(cin,i,j)`` and
-    ``C_k(cin,i,j)``: both belong to the output channel.
+    D7: ``∂Loss/∂K_k(c,n,m) = Σᵢ Σⱼ δ(k,i,j) · a(c, i-n, j-m)``, summed over the outputs. The deck prints ``δ(cin,i,j)``
+    and ``C_k(cin,i,j)``, but both have the index of the output channel.
 
     Shapes: `a` (in, I, J); `delta` (out, I-N+1, J-M+1), or (out, I, J) with `zero_padding`; result (out, in, N, M). In
-    the valid region N and M follow from these; with `zero_padding` they do not: give ``kernel_sides=(N, M)``.
+    the valid region N and M follow from these shapes; with `zero_padding` they do not: give ``kernel_sides=(N, M)``.
 
-    D8, with δ in powers of ten, so that each digit of the answer is the entry of ``a`` that met that δ:
-    ``∂Loss/∂K(-1,-1) = δ(1,1)·a(2,2) + δ(1,2)·a(2,3) + … + δ(3,3)·a(4,4)``. Printed beside the padded example, whose
-    sums have more terms.
+    The example is D8 with powers of ten for δ, so that each digit of the result is the entry of ``a`` that was
+    multiplied by that δ: ``∂Loss/∂K(-1,-1) = δ(1,1)·a(2,2) + δ(1,2)·a(2,3) + … + δ(3,3)·a(4,4)``. The deck prints this
+    sum beside the padded example, whose sums have more terms.
 
     >>> delta = [[[1, 1e1, 1e2], [1e3, 1e4, 1e5], [1e6, 1e7, 1e8]]]  # δ(1,1) = 1, δ(1,2) = 10, …, δ(3,3) = 10⁸
     >>> a = [[[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 2, 3], [0, 0, 4, 5, 6], [0, 0, 7, 8, 9]]]
@@ -184,7 +186,7 @@ def conv_kernel_gradient(
 
 
 def conv_bias_gradient(delta: ArrayLike) -> Array:
-    """Sum δ over the image: the gradient of D3 by its bias, which the deck does not give.
+    """Sum δ over the image: the gradient of D3 with respect to its bias, which the deck does not give.
 
     ``∂Loss/∂b_k = Σᵢ Σⱼ δ(k,i,j)``. Shapes: `delta` (out, I', J'), result (out,).
 
@@ -196,7 +198,7 @@ def conv_bias_gradient(delta: ArrayLike) -> Array:
 
 
 class BatchNormInputGradient(NamedTuple):
-    """The three terms of D15, each of C's shape, and their sum."""
+    """The three terms of D15, each with the shape of C, and their sum."""
 
     direct: Array
     through_mean: Array
@@ -210,10 +212,10 @@ class BatchNormInputGradient(NamedTuple):
 def batch_norm(C: ArrayLike, gamma: ArrayLike, beta: ArrayLike, epsilon: float) -> Array:
     """Normalise each channel over batch and image, then scale and shift it.
 
-    D10 for each channel, which is D13: ``μ_k = (1/m) Σ C``, ``σ_k² = (1/m) Σ (C-μ_k)²``, ``Ĉ = (C-μ_k)/√(σ_k²+ε)``,
-    ``y = γ_k·Ĉ + β_k``, with Σ over (b,i,j). Printed with y_k for γ_k on later slides.
+    D13, which is D10 for each channel: ``μ_k = (1/m) Σ C``, ``σ_k² = (1/m) Σ (C-μ_k)²``, ``Ĉ = (C-μ_k)/√(σ_k²+ε)``,
+    ``y = γ_k·Ĉ + β_k``, with Σ over (b,i,j). Later slides print y_k instead of γ_k.
 
-    Shapes: `C` (B, K, H, W), `gamma` and `beta` (K,), result as `C`.
+    Shapes: `C` (B, K, H, W), `gamma` and `beta` (K,), result the same as `C`.
 
     >>> batch_norm([[[[4, 6]]]], gamma=[10], beta=[100], epsilon=3)[0, 0]  # μ = 5, σ² = 1, √(σ²+ε) = 2
     array([[ 95., 105.]])
@@ -224,9 +226,9 @@ def batch_norm(C: ArrayLike, gamma: ArrayLike, beta: ArrayLike, epsilon: float) 
 
 
 def batch_norm_gamma_gradient(C: ArrayLike, delta: ArrayLike, epsilon: float) -> Array:
-    """Sum what γ multiplied, weighted by δ.
+    """Sum δ times the normalised values, which γ multiplies.
 
-    D14, "easy, skip this part": ``∂Loss/∂γ_k = Σ δ·Ĉ`` over (b,i,j). Channels do not cross-talk.
+    D14, "easy, skip this part": ``∂Loss/∂γ_k = Σ δ·Ĉ`` over (b,i,j). Channels do not depend on each other.
 
     Shapes: `C` and `delta` (B, K, H, W), result (K,).
 
@@ -253,15 +255,16 @@ def batch_norm_beta_gradient(delta: ArrayLike) -> Array:
 def batch_norm_input_gradient(
     C: ArrayLike, gamma: ArrayLike, delta: ArrayLike, epsilon: float
 ) -> BatchNormInputGradient:
-    """Follow δ to C along three ways: directly, through μ and through σ².
+    """Propagate δ back to C along three paths: directly, through μ and through σ².
 
     D16: ``∂Loss/∂C(b,i,j) = γ/√(σ²+ε)·δ(b,i,j) - γ/√(σ²+ε)·(1/m)·Σ δ - γ·(C-μ)·(σ²+ε)^(-3/2)·(1/m)·Σ δ·(C-μ)``, the
-    three terms in D15's order. The third was printed ``+ (1/m)·2·(C-μ)·γ·0.5/(σ²+ε)^(-3/2)·Σ δ(C-μ)``; but
-    ``d(σ²+ε)^(-1/2)/dσ² = -½·(σ²+ε)^(-3/2)`` has a minus, and its power in the numerator. Also printed:
-    ``dμ/dC = (1/m)·δ_{b'b}δ_{i'i}δ_{j'j}``, for 1/m; Σ over j' to M, for W-1; ``C_{b,n,m}``, for C(b,i,j). Left out
-    without a word: the way through σ² and then μ, which adds nothing because ``Σ (C-μ) = 0`` over the same values.
+    three terms in the order of D15. The deck prints the third as ``+ (1/m)·2·(C-μ)·γ·0.5/(σ²+ε)^(-3/2)·Σ δ(C-μ)``. But
+    ``d(σ²+ε)^(-1/2)/dσ² = -½·(σ²+ε)^(-3/2)`` is negative, and has its power in the numerator. The deck also prints
+    ``dμ/dC = (1/m)·δ_{b'b}δ_{i'i}δ_{j'j}`` instead of 1/m, a sum over j' up to M instead of W-1, and ``C_{b,n,m}``
+    instead of C(b,i,j). It leaves out the path through σ² and then μ without saying so. That path contributes nothing,
+    because ``Σ (C-μ) = 0`` over the same values.
 
-    Shapes: `C` and `delta` (B, K, H, W), `gamma` (K,), each term as `C`.
+    Shapes: `C` and `delta` (B, K, H, W), `gamma` (K,), each term the same as `C`.
 
     >>> terms = batch_norm_input_gradient([[[[4, 6]]]], [8], [[[[1, 7]]]], epsilon=3)
     >>> print(*(term.ravel() for term in terms), terms.total.ravel())
@@ -272,7 +275,7 @@ def batch_norm_input_gradient(
     )
     gamma = _along_channels(gamma)
     deviation, variance = _moments("batch_norm_input_gradient", C, epsilon)
-    # The first two in one order of operations: of a single value (m = 1) they cancel to the last bit.
+    # The first two terms use the same order of operations, so that for a single value (m = 1) they cancel exactly.
     direct = gamma / np.sqrt(variance + epsilon) * delta
     through_mean = -gamma / np.sqrt(variance + epsilon) * _mean(delta)
     through_variance = -gamma * deviation * (variance + epsilon) ** (-3 / 2) * _mean(delta * deviation)
@@ -280,19 +283,19 @@ def batch_norm_input_gradient(
 
 
 def gradient_step(parameter: ArrayLike, gradient: ArrayLike, learning_rate: float) -> Array:
-    """Step a parameter against its gradient.
+    """Update a parameter by a step of gradient descent.
 
-    D4 and D18: ``K ← K - lr·∂Loss/∂K``, γ and β likewise. Printed with a plus; descent subtracts.
+    D4 and D18: ``K ← K - lr·∂Loss/∂K``, and the same for γ and β. The deck prints a plus, but descent subtracts.
 
-    Shapes: `parameter` and `gradient` the same, any; result as they are.
+    Shapes: any, the same for `parameter`, `gradient` and result.
 
     >>> gradient_step([1, 2], [10, -10], learning_rate=0.5)
     array([-4.,  7.])
     """
     parameter, gradient = np.asarray(parameter, np.float64), np.asarray(gradient, np.float64)
     if parameter.shape != gradient.shape:
-        came = f"`gradient` has shape {gradient.shape}, `parameter` has {parameter.shape}"
-        raise ValueError(f"gradient_step: {came}; gradient.shape must be {parameter.shape}")
+        shapes = f"`gradient` has shape {gradient.shape}, `parameter` has {parameter.shape}"
+        raise ValueError(f"gradient_step: {shapes}; gradient.shape must be {parameter.shape}")
     return parameter - learning_rate * gradient
 
 
@@ -300,7 +303,7 @@ _AXES = {"in": "input channels", "out": "output channels", "B": "images", "K": "
 
 
 def _arrays(function: str, **arguments: tuple[ArrayLike, str]) -> list[Array]:
-    """Every argument in float64, checked against the names of its axes: a name has one size wherever it stands."""
+    """Converts every argument to float64 and checks its axes: those with the same name must have the same size."""
     arrays: list[Array] = []
     sizes: dict[str, tuple[str, int]] = {}
     for name, (value, names) in arguments.items():
@@ -316,8 +319,8 @@ def _arrays(function: str, **arguments: tuple[ArrayLike, str]) -> list[Array]:
                 raise ValueError(f"{function}: `{name}` has {axis} = {size}; {place} must be odd, to have a centre")
             other, wanted = sizes.setdefault(axis, (name, size))
             if size != wanted:
-                came = f"`{name}` has {size} {_AXES[axis]}, `{other}` has {wanted}"
-                raise ValueError(f"{function}: {came}; {place} must be {wanted}")
+                sizes_found = f"`{name}` has {size} {_AXES[axis]}, `{other}` has {wanted}"
+                raise ValueError(f"{function}: {sizes_found}; {place} must be {wanted}")
         arrays.append(array)
     return arrays
 
@@ -328,7 +331,7 @@ def _centred(kernel: Array) -> _Grid:
 
 
 def _margin(N: int, M: int, zero_padding: bool) -> tuple[int, int]:
-    """How many rows and columns at each edge of the image have no output: the first output's index."""
+    """The number of rows and columns at each edge of the image without an output, which is the first output's index."""
     return (0, 0) if zero_padding else (N // 2, M // 2)
 
 
@@ -336,27 +339,27 @@ def _outputs(function: str, image: _Grid, kernel: _Grid, channels: tuple[int, ..
     (rows, columns), (N, M) = image.sides, kernel.sides
     p, q = _margin(N, M, zero_padding)
     if rows <= 2 * p or columns <= 2 * q:
-        came = f"`kernel` is {N} × {M}, the image is {rows} × {columns}"
-        raise ValueError(f"{function}: {came}; the kernel must fit on the image, or zero_padding be True")
+        sizes = f"`kernel` is {N} × {M}, the image is {rows} × {columns}"
+        raise ValueError(f"{function}: {sizes}; the kernel must fit on the image, or zero_padding be True")
     return _Grid(np.zeros((*channels, rows - 2 * p, columns - 2 * q)), first=(p, q))
 
 
 def _kernel_sides(image: Array, delta: Array, zero_padding: bool, given: tuple[int, int] | None) -> tuple[int, int]:
     function, (rows, columns), outputs = "conv_kernel_gradient", image.shape[1:], delta.shape[1:]
     if given is None and zero_padding:
-        came = "`kernel_sides` is None with zero_padding=True, where every kernel has outputs of the image's size"
-        raise ValueError(f"{function}: {came}; kernel_sides must be (N, M)")
+        reason = "`kernel_sides` is None with zero_padding=True, where every kernel has outputs of the image's size"
+        raise ValueError(f"{function}: {reason}; kernel_sides must be (N, M)")
     N, M = given or (rows - outputs[0] + 1, columns - outputs[1] + 1)
     p, q = _margin(N, M, zero_padding)
     if N < 1 or M < 1 or N % 2 == 0 or M % 2 == 0 or outputs != (rows - 2 * p, columns - 2 * q):
-        came = f"`delta` has {outputs[0]} × {outputs[1]} outputs, `a` is {rows} × {columns}, the kernel {N} × {M}"
+        sizes = f"`delta` has {outputs[0]} × {outputs[1]} outputs, `a` is {rows} × {columns}, the kernel {N} × {M}"
         wanted = "N and M must be odd, delta.shape[1:] (I-N+1, J-M+1), or (I, J) with zero_padding"
-        raise ValueError(f"{function}: {came}; {wanted}")
+        raise ValueError(f"{function}: {sizes}; {wanted}")
     return N, M
 
 
 def _mean(values: Array) -> Array:
-    """``(1/m) Σ`` over (b,i,j), which are kept, so that channels meet their own."""
+    """The mean over (b,i,j); the axes are kept, so that it broadcasts against the channels."""
     return values.mean(axis=(0, 2, 3), keepdims=True)
 
 

@@ -1,4 +1,4 @@
-"""Gradient transformations for Optax that know of batch norm.
+"""Gradient transformations for Optax that constrain the parameters of batch norms.
 
 >>> import optax
 >>> from jaxbn import optim
@@ -22,40 +22,42 @@ Layers = str | Sequence[str] | Callable[[str], bool]
 def constrain_beta(
     k: ArrayLike, *, names: tuple[str, str] = ("gamma", "beta"), layers: Layers | None = None
 ) -> optax.GradientTransformation:
-    """Keeps the shift of every batch norm from falling below −k standard deviations of the layer's output.
+    """Keeps the shift β of every batch norm at −k standard deviations of the layer's output or above.
 
         if β < −k·σ then β = −k·σ    with σ = |γ|
 
-    The deck (D12) leaves open which σ is meant. Here it is the standard deviation of what the layer gives out,
-    ``γ x̂ + β``, which is |γ|, since that of x̂ is one; β has the same units, whereas the σ of D10 has those of the
-    layer's input. So the ReLU behind the layer passes what lies more than k deviations above the mean (below it where γ
-    is negative), however far the learning rate pushes: of normal values 31 % at k = 0.5, 16 % at 1, 2.3 % at 2.
+    The deck (D12) does not say which σ is meant. Here it is the standard deviation of the layer's output ``γ x̂ + β``.
+    That is |γ|, because x̂ has standard deviation one, and it has the units of β; the σ of D10 has the units of the
+    layer's input. With this bound, the ReLU after the layer passes the values that lie more than k standard deviations
+    above the mean (below it where γ is negative), however large the learning rate is. Of normally distributed values
+    these are 31 % for k = 0.5, 16 % for k = 1 and 2.3 % for k = 2.
 
-    Chain it last. It bounds what `optax.apply_updates` stores, with the γ of the same step: after each step
-    ``β >= -(k * abs(γ))``, both sides rounded to β's dtype, holds without any tolerance, compiled or not. An update of
-    β that respects this passes bit by bit, as do all other updates. One that does not becomes the one that leads to the
-    bound, or above it by as little as the rounding of updates allows. A β that starts below the bound is moved there in
-    the first step. What is NaN stays NaN.
+    Put it last in a chain. It bounds the β that `optax.apply_updates` stores, by the γ of the same step: after each
+    step ``β >= -(k * abs(γ))`` holds exactly, with both sides rounded to β's dtype, compiled or not. An update of β
+    that respects the bound is passed on bit for bit, as are the updates of all other parameters. One that does not is
+    replaced by an update that takes β to the bound, or above it by no more than rounding requires. A β that starts
+    below the bound is moved to it in the first step. NaN stays NaN.
 
     Args:
-        k: A positive number, ``inf`` for no constraint; or a real array of shape (), which may be traced, so that a
-            program can `jax.vmap` over k. A traced one is not checked.
-        names: What γ and β are called: the keys of a dict, or the fields of a NamedTuple, dataclass or module. Flax's
-            are ``("scale", "bias")``. Where γ is ``None``, σ is one, as it is in `jaxbn.batch_norm`.
-        layers: Which layers to constrain; ``None`` is each that has both names. Elsewhere than in jaxbn the names are
-            not those of batch norms alone: a layer norm of Flax has the same ones. Then give labels, or a function from
-            a layer's path, such as ``"blocks/0/norm"``, to whether it counts. A label is a path or the end of one, with
-            wildcards: ``"BatchNorm_*"`` is each `flax.linen.BatchNorm` without a name. A layer chosen so may have
-            nothing but β (Flax's ``use_scale=False``): its σ is one.
+        k: A positive number, or ``inf`` for no constraint. It may also be a real array of shape (), even a traced one,
+            so that a program can `jax.vmap` over k. The value of a traced array is not checked.
+        names: The names of γ and β: keys of a dict, or fields of a NamedTuple, dataclass or module. In Flax they are
+            ``("scale", "bias")``. Where γ is ``None``, σ is one, as in `jaxbn.batch_norm`.
+        layers: The layers to constrain; ``None`` for every layer that has both names. In other libraries these names do
+            not belong to batch norms alone: a layer norm of Flax has the same ones. In that case give labels, or a
+            function that takes the path of a layer, such as ``"blocks/0/norm"``, and returns whether to constrain it. A
+            label is a path or the end of a path, with wildcards: ``"BatchNorm_*"`` matches every
+            `flax.linen.BatchNorm` without an explicit name. A layer chosen in this way may have only β (Flax's
+            ``use_scale=False``); its σ is one.
 
     Returns:
-        The transformation. It keeps no state; its update needs the parameters.
+        The transformation. It has no state. Its update function needs the parameters.
 
     Raises:
-        TypeError: ``k`` is not a real number, ``names`` are not two strings, or ``layers`` are no labels.
-        ValueError: ``k`` is an array of another shape than (), not above zero, or NaN. From ``init`` and ``update``:
-            the parameters have no such layer, or a label matches none; a γ is masked or has another shape than its β;
-            there are no parameters.
+        TypeError: ``k`` is not a real number, ``names`` is not two strings, or ``layers`` is not of the types above.
+        ValueError: ``k`` is an array whose shape is not (), not above zero, or NaN. Raised by ``init`` and ``update``:
+            the parameters have no such layer, a label matches no layer, a γ is masked or its shape differs from β's, or
+            no parameters are given.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -67,7 +69,7 @@ def constrain_beta(
         [-1.5 -1. ]
 
     References:
-        Deck, D12. The idiom is that of `optax.keep_params_nonnegative`.
+        Deck, D12. `optax.keep_params_nonnegative` is written in the same way.
     """
     _check_k(k)
     _check_names(names)
@@ -82,83 +84,91 @@ def constrain_beta(
     ) -> tuple[optax.Updates, optax.OptState]:
         if params is None:
             raise ValueError("constrain_beta: `params` is None; call update(updates, state, params)")
-        leaves, structure = jax.tree.flatten(params, is_leaf=_is_leaf)
-        new = structure.flatten_up_to(updates)
-        for path, (gamma_place, beta_place) in _find_layers(params, names, layers).items():
-            beta, sigma = jnp.asarray(leaves[beta_place]), jnp.ones((), jnp.float32)
-            if gamma_place is not None:
-                gamma = jnp.asarray(leaves[gamma_place])
-                _require_one_shape(path, names, gamma, beta)
-                new[gamma_place] = _as_stored(jnp.asarray(new[gamma_place]), gamma)
-                sigma = jnp.abs(_applied(gamma, new[gamma_place]))
-            new[beta_place] = _keep_above(_bound(k, sigma, beta), beta, jnp.asarray(new[beta_place]))
-        return jax.tree.unflatten(structure, new), state
+        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_missing)
+        new_updates = treedef.flatten_up_to(updates)
+        for path, (gamma_index, beta_index) in _find_layers(params, names, layers).items():
+            beta, sigma = jnp.asarray(leaves[beta_index]), jnp.ones((), jnp.float32)
+            if gamma_index is not None:
+                gamma = jnp.asarray(leaves[gamma_index])
+                _require_same_shape(path, names, gamma, beta)
+                new_updates[gamma_index] = _rounded_update(jnp.asarray(new_updates[gamma_index]), gamma)
+                sigma = jnp.abs(_updated(gamma, new_updates[gamma_index]))
+            new_updates[beta_index] = _bounded_update(
+                _bound(k, sigma, beta), beta, jnp.asarray(new_updates[beta_index])
+            )
+        return jax.tree.unflatten(treedef, new_updates), state
 
     return optax.GradientTransformation(init, update)
 
 
-# The bound, and the update that keeps it. The sums of parameters and updates are computed here and once more where the
-# updates are applied, and must be the same to the bit. In a compiled program they may not be: a product and the sum
-# behind it may be rounded once instead of twice, and bfloat16 may keep float32's digits on the way. `_as_stored` and
-# `_round` rule these out.
+# The next functions compute the bound and an update that respects it. They add updates to parameters, as
+# `optax.apply_updates` does later, and both sums must be equal to the bit. In a compiled program they may differ: XLA
+# may fuse a product with the sum after it, which rounds once instead of twice, and may keep bfloat16 values in float32
+# between operations. `_rounded_update` prevents the first, `_round` the second.
 
 
 def _bound(k: ArrayLike, sigma: jax.Array, beta: jax.Array) -> jax.Array:
-    """−k·σ in β's dtype; NaN, which bounds nothing, for an infinite k and a σ of zero."""
+    """−k·σ in β's dtype. It is NaN if k is infinite and σ is zero, which no β is below."""
     return -_round(jnp.asarray(k, beta.dtype) * _round(sigma, beta.dtype), beta.dtype)
 
 
-def _keep_above(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Array:
-    """The first of four updates that leaves β at the bound or above; NaN is not below it.
+def _bounded_update(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Array:
+    """The first of four candidates that leaves β at the bound or above. A β that is NaN does not count as below.
 
-    The second is the way to the bound, rounded. Where that falls short, the next longer update is at least the way
-    itself, so the sum is, before it is rounded, at least the bound, and after it too: rounding keeps order. The fourth
-    leads to zero; only where subnormal numbers are flushed does it come to that.
+    1. The update itself.
+    2. The difference between the bound and β, rounded.
+    3. The next larger number. If rounding made the second too small, this one is at least the exact difference. So its
+       exact sum with β is at least the bound, and so is the rounded sum, because rounding is monotonic.
+    4. An update that makes β zero. It is needed only on hardware that flushes subnormal numbers to zero.
     """
-    update = _as_stored(update, beta)
+    update = _rounded_update(update, beta)
     wide = jnp.promote_types(beta.dtype, update.dtype)
-    way = _round(bound.astype(wide) - beta.astype(wide), update.dtype)
+    difference = _round(bound.astype(wide) - beta.astype(wide), update.dtype)
     chosen = -beta.astype(update.dtype)
-    for candidate in (jnp.nextafter(way, jnp.inf), way, update):
-        chosen = jnp.where(_applied(beta, candidate) < bound, chosen, candidate)
+    for candidate in (jnp.nextafter(difference, jnp.inf), difference, update):
+        chosen = jnp.where(_updated(beta, candidate) < bound, chosen, candidate)
     return chosen
 
 
-def _applied(param: jax.Array, update: jax.Array) -> jax.Array:
-    """What `optax.apply_updates` stores."""
+def _updated(param: jax.Array, update: jax.Array) -> jax.Array:
+    """The parameter that `optax.apply_updates` will store."""
     return _round(param + update, param.dtype)
 
 
-def _as_stored(value: jax.Array, param: jax.Array) -> jax.Array:
-    """``value``, but NaN where the parameter is: a product is not fused with a sum through a choice between two."""
-    return jnp.where(jnp.isnan(param), param.astype(value.dtype), _round(value, value.dtype))
+def _rounded_update(update: jax.Array, param: jax.Array) -> jax.Array:
+    """The update rounded to its dtype, or NaN where the parameter is NaN.
+
+    The parameter would be NaN anyway. The `where` is there because XLA does not fuse a product with a sum across it.
+    """
+    return jnp.where(jnp.isnan(param), param.astype(update.dtype), _round(update, update.dtype))
 
 
 def _round(value: jax.Array, dtype: Any) -> jax.Array:
-    """``value`` in ``dtype``, which `astype` alone does not promise in a compiled program."""
+    """Rounds to ``dtype``. After `astype` alone a compiled program may keep more digits."""
     limits = jnp.finfo(dtype)
     return jax.lax.reduce_precision(value.astype(dtype), limits.nexp, limits.nmant)
 
 
 class _Layer(NamedTuple):
-    """Places among the leaves of the parameters."""
+    """The indices of γ and β among the leaves of the parameters."""
 
-    gamma: int | None  # None where σ is one
+    gamma: int | None  # None if σ is one
     beta: int
 
 
 def _find_layers(params: optax.Params, names: tuple[str, str], layers: Layers | None) -> dict[str, _Layer]:
-    """The chosen layers, by path."""
+    """The layers to constrain, by path."""
     gamma_name, beta_name = names
-    leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_leaf)[0]
-    # The parameters of nnx are in variables, which add a key to the path.
+    leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_missing)[0]
+    # In Flax's nnx the parameters are inside variables, which add a key to the path.
     paths = [jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value") for path, _ in leaves]
-    places, found = {path: place for place, path in enumerate(paths)}, {}
+    index_of_path = {path: index for index, path in enumerate(paths)}
+    found = {}
     for beta, path in enumerate(paths):
         layer, slash, name = path.rpartition("/")
-        gamma = places.get(layer + slash + gamma_name)
-        is_norm = gamma is not None or (layers is not None and _is_alone(layer + slash, paths))
-        if name == beta_name and _is_there(leaves[beta][1]) and is_norm:
+        gamma = index_of_path.get(layer + slash + gamma_name)
+        is_norm = gamma is not None or (layers is not None and _has_one_parameter(layer + slash, paths))
+        if name == beta_name and not _is_missing(leaves[beta][1]) and is_norm:
             found[layer] = _Layer(None if gamma is None or leaves[gamma][1] is None else gamma, beta)
     if not found:
         wanted = f"{gamma_name!r} beside a {beta_name!r}" if layers is None else repr(beta_name)
@@ -171,7 +181,7 @@ def _find_layers(params: optax.Params, names: tuple[str, str], layers: Layers | 
 
 
 def _choose(found: list[str], layers: Layers | None) -> list[str]:
-    """The paths that the caller wants, of those there are."""
+    """The paths among ``found`` that the caller chose by ``layers``."""
     if layers is None:
         return found
     if callable(layers):
@@ -188,7 +198,7 @@ def _choose(found: list[str], layers: Layers | None) -> list[str]:
     return [path for path in found if any(path in chosen for chosen in by_label.values())]
 
 
-def _require_one_shape(path: str, names: tuple[str, str], gamma: jax.Array, beta: jax.Array) -> None:
+def _require_same_shape(path: str, names: tuple[str, str], gamma: jax.Array, beta: jax.Array) -> None:
     if gamma.shape != beta.shape:
         raise ValueError(
             f"constrain_beta: {names[0]!r} and {names[1]!r} of layer {path!r} have shapes {gamma.shape} and "
@@ -219,15 +229,11 @@ def _check_layers(layers: Any) -> None:
         raise TypeError(f"constrain_beta: `layers` is {layers!r}; it must be labels, a function of a path, or None")
 
 
-def _is_alone(layer: str, paths: Sequence[str]) -> bool:
-    """Whether a layer has one parameter: a β behind no γ, and not a convolution's bias."""
+def _has_one_parameter(layer: str, paths: Sequence[str]) -> bool:
+    """Whether a layer has a single parameter. A β alone is a batch norm's; a convolution's bias comes with a kernel."""
     return sum(path.startswith(layer) for path in paths) == 1
 
 
-def _is_there(value: Any) -> bool:
-    return not _is_leaf(value)
-
-
-def _is_leaf(value: Any) -> bool:
-    """What stands for a parameter that is not there is a leaf too, lest it be overlooked."""
+def _is_missing(value: Any) -> bool:
+    """Whether this stands for a parameter that is not there. It must count as a leaf, or JAX would leave it out."""
     return value is None or isinstance(value, optax.MaskedNode)

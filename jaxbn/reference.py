@@ -1,7 +1,8 @@
-"""The unmodified forwards: the same operations in plain JAX, without a rule, for any mode of autodiff.
+"""The public operations in plain JAX, without derivative rules: what the hand-written rules are tested against.
 
-They have the public functions' signatures and meaning, are written straight from the definitions, and share no code
-with the rules, which are proven equal to ``jax.grad`` of these. They check no arguments.
+Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm``. It
+is written straight from the definition, shares no code with the rules, supports every mode of autodiff, and does not
+check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its reference.
 
     >>> import jax, jax.numpy as jnp, jaxbn
     >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))
@@ -37,15 +38,15 @@ def conv(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jaxbn.conv` as one call of `jax.lax.conv_general_dilated` and an addition (D3)."""
+    """`jaxbn.conv` as one call of `jax.lax.conv_general_dilated` and an addition of the bias (D3)."""
     spatial = x.ndim - 2
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
     y = lax.conv_general_dilated(
         x,
         jnp.flip(kernel, numbers.rhs_spec[2:]) if flip_kernel else kernel,
-        _each(stride, spatial),
-        _pairs(padding, spatial),
-        rhs_dilation=_each(dilation, spatial),
+        _per_axis(stride, spatial),
+        _padding_pairs(padding, spatial),
+        rhs_dilation=_per_axis(dilation, spatial),
         feature_group_count=groups,
         dimension_numbers=numbers,
         precision=precision,
@@ -69,11 +70,11 @@ def conv_transpose(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jaxbn.conv_transpose` by its definition: the linear transpose of `conv` in its input."""
+    """`jaxbn.conv_transpose` by its definition, as the linear transpose of `conv` with respect to its input."""
     spatial = x.ndim - 2
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
-    stride, dilation, extra = (_each(option, spatial) for option in (stride, dilation, output_padding))
-    pairs = _pairs(padding, spatial)
+    stride, dilation, output_padding = (_per_axis(option, spatial) for option in (stride, dilation, output_padding))
+    pairs = _padding_pairs(padding, spatial)
     sizes = []
     for axis in range(spatial):
         size, taps = x.shape[numbers.lhs_spec[2 + axis]], kernel.shape[numbers.rhs_spec[2 + axis]]
@@ -81,10 +82,10 @@ def conv_transpose(
         if isinstance(pairs, str):
             sizes.append(size * stride[axis] + (max(extent - stride[axis], 0) if pairs == "VALID" else 0))
         else:
-            sizes.append((size - 1) * stride[axis] + extent - sum(pairs[axis]) + extra[axis])
+            sizes.append((size - 1) * stride[axis] + extent - sum(pairs[axis]) + output_padding[axis])
     if not isinstance(pairs, str):
-        # Rows that `output_padding` adds lie past the last window: the convolution must not read on there.
-        pairs = tuple((low, high - more) for (low, high), more in zip(pairs, extra, strict=True))
+        # `output_padding` adds rows after the last window. Less padding keeps the convolution from having more windows.
+        pairs = tuple((low, high - added) for (low, high), added in zip(pairs, output_padding, strict=True))
 
     out_spec, lhs_spec = numbers.out_spec, numbers.lhs_spec
     shape = dict(zip(out_spec, (x.shape[lhs_spec[0]], kernel.shape[numbers.rhs_spec[1]] * groups, *sizes), strict=True))
@@ -118,15 +119,15 @@ def batch_norm(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[jax.Array, Moments]:
-    """`jaxbn.batch_norm` in two passes, the mean and then the mean square about it (D13)."""
+    """`jaxbn.batch_norm` in two passes: first the mean, then the mean square of the deviations from it (D13)."""
     wide = _at_least_float32(x)
-    others = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
+    summed_axes = tuple(other for other in range(x.ndim) if other != axis % x.ndim)
     kept = jnp.ones(x.shape, bool) if where is None else jnp.broadcast_to(where, x.shape)
     wide = jnp.where(kept, wide, jnp.zeros_like(wide))
 
     def total(terms: jax.Array) -> jax.Array:
-        own = jnp.sum(terms, others)
-        return own if axis_name is None else lax.psum(own, axis_name, axis_index_groups=axis_index_groups)
+        local = jnp.sum(terms, summed_axes)
+        return local if axis_name is None else lax.psum(local, axis_name, axis_index_groups=axis_index_groups)
 
     count = total(kept.astype(jnp.int32)).astype(jnp.int32)
     m = jnp.maximum(count, 1).astype(wide.dtype)
@@ -148,7 +149,7 @@ def batch_norm_relu(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[jax.Array, Moments]:
-    """`jaxbn.batch_norm_relu` as two operations."""
+    """`jaxbn.batch_norm_relu` as `batch_norm` followed by ReLU."""
     options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
     y, moments = batch_norm(x, gamma, beta, axis=axis, epsilon=epsilon, **options)
     return jax.nn.relu(y), moments
@@ -174,7 +175,7 @@ def batch_norm_relu_conv(
     axis_name: Any = None,
     axis_index_groups: Any = None,
 ) -> tuple[jax.Array, Moments]:
-    """`jaxbn.batch_norm_relu_conv` as three operations."""
+    """`jaxbn.batch_norm_relu_conv` as `batch_norm_relu` followed by `conv`."""
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
     options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
     hidden, moments = batch_norm_relu(x, gamma, beta, axis=numbers.lhs_spec[1], epsilon=epsilon, **options)
@@ -204,7 +205,7 @@ def batch_norm_inference(
     axis: int = -1,
     epsilon: float = 1e-5,
 ) -> jax.Array:
-    """`jaxbn.batch_norm_inference` as the formula has it (D10)."""
+    """`jaxbn.batch_norm_inference` by its formula (D10)."""
     wide = _at_least_float32(x)
     mean, var = (_expand(moment, wide, axis) for moment in (mean, var))
     y = (wide - mean) / jnp.sqrt(var + epsilon)
@@ -213,16 +214,16 @@ def batch_norm_inference(
     return y.astype(x.dtype)
 
 
-def _each(option: int | tuple[int, ...], spatial: int) -> tuple[int, ...]:
+def _per_axis(option: int | tuple[int, ...], spatial: int) -> tuple[int, ...]:
     return tuple(option) if isinstance(option, (tuple, list)) else (option,) * spatial
 
 
-def _pairs(padding: str | int | tuple[int | tuple[int, int], ...], spatial: int) -> Any:
-    """Low and high for each axis; the name of a rule stays itself."""
+def _padding_pairs(padding: str | int | tuple[int | tuple[int, int], ...], spatial: int) -> Any:
+    """The padding before and after each axis; ``"SAME"`` and ``"VALID"`` are returned unchanged."""
     if isinstance(padding, str):
         return padding
-    each = padding if isinstance(padding, (tuple, list)) else (padding,) * spatial
-    return tuple((side, side) if isinstance(side, int) else tuple(side) for side in each)
+    per_axis = padding if isinstance(padding, (tuple, list)) else (padding,) * spatial
+    return tuple((sides, sides) if isinstance(sides, int) else tuple(sides) for sides in per_axis)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:
@@ -230,5 +231,6 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
 
 
 def _expand(vector: jax.Array, like: jax.Array, axis: int) -> jax.Array:
-    others = [other for other in range(like.ndim) if other != axis % like.ndim]
-    return jnp.expand_dims(vector.astype(like.dtype), others)
+    """The vector in the dtype of ``like``, with axes of length one so that it broadcasts along ``axis``."""
+    other_axes = [other for other in range(like.ndim) if other != axis % like.ndim]
+    return jnp.expand_dims(vector.astype(like.dtype), other_axes)

@@ -1,24 +1,25 @@
-"""The check as a whole: what is looked at, in which order, and where it stops."""
+"""The public function `check_custom_vjp`: runs all checks in order, and stops where later ones would mean nothing."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 
-from jaxbn.testing import transformations as under
 from jaxbn.testing.collector import IMPURE, Collector, Progress
 from jaxbn.testing.cotangents import FAMILIES, gaussian
 from jaxbn.testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
-from jaxbn.testing.diagnosis import cause_of_exception, explained
-from jaxbn.testing.gradients import Truth, check_determinism, check_gradients, check_linearity, check_zero
+from jaxbn.testing.diagnosis import cause_of_exception, explain
+from jaxbn.testing.gradients import check_determinism, check_gradients, check_linearity, check_zero
 from jaxbn.testing.isolation import check_isolation
-from jaxbn.testing.oracle import Sides, pullback
+from jaxbn.testing.oracle import Evaluator, pullback
 from jaxbn.testing.precision import Trial
-from jaxbn.testing.problem import Problem, problem_of
+from jaxbn.testing.problem import Problem, make_problem
 from jaxbn.testing.purity import check_purity
 from jaxbn.testing.report import Failure, VjpMismatch, VjpReport
+from jaxbn.testing.scoring import Scorer
 from jaxbn.testing.structure import check_structure
 from jaxbn.testing.taylor import check_reference
+from jaxbn.testing.transformations import check_transformation
 from jaxbn.testing.values import check_values, check_values_under_differentiation, with_outputs
 
 TRANSFORMATIONS = (
@@ -33,8 +34,10 @@ TRANSFORMATIONS = (
     "jvp of grad",
 )
 
-
-RAISES = "y, vjp = jax.vjp(fn, *args)  # fn and args as they were given\nvjp(jax.tree.map(jnp.ones_like, y))"
+CALL_PULLBACK = (
+    "y, vjp = jax.vjp(fn, *args)  # fn and args are those given to check_custom_vjp\n"
+    "vjp(jax.tree.map(jnp.ones_like, y))"
+)
 
 
 def check_custom_vjp(
@@ -48,40 +51,47 @@ def check_custom_vjp(
     seed: int = 0,
     raise_on_failure: bool = True,
 ) -> VjpReport:
-    """Checks the derivative that ``fn`` was given by hand against autodiff of ``reference``, the same forward without.
+    """Checks a function's derivative rule against autodiff of ``reference``, the same function without the rule.
 
-    The truth is ``jax.vjp(reference)`` in float64, whatever precision is set. For each argument the worst error of
-    ``fn``'s gradient, over many cotangents each of size one, may be four times that of autodiff in the arguments' own
-    dtype, or rounding: ``max(4 · worst(autodiff), 8 · eps · √N · S)``, where N is the number of outputs and S the
-    largest gradient. There is no tolerance to tune.
+    The gradient of ``fn`` is compared with ``jax.vjp(reference)`` in float64, whatever precision is set in JAX, for
+    many cotangents. There is no tolerance to set: for each argument the largest error, relative to the cotangent's
+    largest entry, may be ``max(4 · A, 8 · eps · √N · S)``, where A is the largest error of autodiff in the arguments'
+    dtypes, N the number of output entries, and S the largest gradient entry.
 
-    Checked as well: the reference itself, by its Taylor expansion; the values, as far as rounding settles them; shapes,
-    dtypes, weak types; that zero gives zero, that the rule is linear in cotangents of every size, that NaN does not
-    spread, that two runs agree, that the rule keeps nothing outside of its residuals; and the transformations. At a
-    kink of the reference the rule must give what autodiff gives, and the report says that there is one.
+    Also checked:
+
+    - the reference, by its Taylor expansion;
+    - the values of ``fn``, as far as rounding allows;
+    - that each cotangent has the shape, dtype and weak type of its argument;
+    - that the rule gives zero for zero, is linear in cotangents of every size, and gives the same bits twice;
+    - that a NaN spreads no further than in the reference;
+    - that the backward pass depends only on its residuals and its cotangent;
+    - the rule under JAX's transformations, and second derivatives.
+
+    At a kink of the reference, ``fn`` must have the gradient that autodiff gives there; the report mentions the kink.
 
     Args:
-        fn: A function of arrays and trees of arrays, with a rule such as `jax.custom_vjp`'s; any JAX function will do.
-            To check it on several devices or with an axis name, give ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
-        reference: The same function without the rule; it must compute in the dtype of its arguments.
-        *args: What both are called with. Arrays are differentiated if they are floating; Python's numbers, strings and
-            ``None`` are static.
-        argnums: Which arguments to differentiate in, as in `jax.grad`; ``None`` is all that have floating arrays.
-        order: 1 leaves out derivatives of derivatives.
+        fn: A function of arrays and pytrees of arrays, usually with a rule such as `jax.custom_vjp`'s. To check it on
+            several devices or with an axis name, pass ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
+        reference: The same function without the rule. It must compute in the dtype of its arguments.
+        *args: The arguments of both. Floating-point arrays are differentiated; Python numbers, strings and ``None``
+            are static.
+        argnums: Which arguments to differentiate, as in `jax.grad`; ``None`` for all that have floating-point arrays.
+        order: 2 to check second derivatives too, 1 to leave them out.
         transforms: ``"all"``, or some of ``"jit"``, ``"vmap"``, ``"vmap of the pullback"``, ``"scan"``,
-            ``"checkpoint"``, ``"devices"``, ``"jvp"``, ``"grad of grad"``, ``"jvp of grad"``. One that ``fn`` does not
-            support is reported, and fails the check only if it is named here.
+            ``"checkpoint"``, ``"devices"``, ``"jvp"``, ``"grad of grad"``, ``"jvp of grad"``. The report lists those
+            that ``fn`` does not support; such a one fails the check only if it is named here.
         cotangents: ``"all"``, or some of ``"gaussian"``, ``"constant"``, ``"y"``, ``"y+1"``, ``"one-hot"``,
             ``"alternating"``, ``"each output alone"``, ``"zero"``, ``"linearity"``.
-        seed: Of everything random.
-        raise_on_failure: Whether to raise `VjpMismatch` rather than return a report of failures.
+        seed: Seed for all random numbers.
+        raise_on_failure: Whether to raise `VjpMismatch` if a check fails; otherwise the report lists the failures.
 
     Returns:
         A `VjpReport`: print it, or write it with ``to_json()`` or ``to_html(path)``.
 
     Raises:
-        VjpMismatch: The derivative is wrong; it is an ``AssertionError`` whose message is the report.
-        TypeError: An argument is complex, or an option is of the wrong type.
+        VjpMismatch: The derivative is wrong. It is an ``AssertionError`` whose message is the report.
+        TypeError: An argument is complex, or an option has the wrong type.
         ValueError: There is nothing to differentiate, an argument has a NaN, ``reference`` is not the same function, or
             no entry of its gradient is finite.
 
@@ -94,18 +104,18 @@ def check_custom_vjp(
         (False, ('a constant factor: got is 0.5 (1/2) times what is wanted',))
 
     References:
-        Deck, D17: it is for whoever adds a layer with a derivative of its own.
+        Deck, D17: a layer that is added to an existing model needs a derivative, which this checks.
     """
     if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"check_custom_vjp: `order` is {order!r}; it must be 1 or 2")
-    names = _chosen("transforms", transforms, TRANSFORMATIONS)
+    transformations = _chosen("transforms", transforms, TRANSFORMATIONS)
     families = _chosen("cotangents", cotangents, FAMILIES)
-    named = frozenset(names) if transforms != "all" else frozenset()
-    problem = with_outputs(problem_of(fn, reference, args, argnums))
+    requested = frozenset(transformations) if transforms != "all" else frozenset()
+    problem = with_outputs(make_problem(fn, reference, args, argnums))
     progress = Progress(_name(fn))
-    collector = Collector(problem, progress, named)
+    collector = Collector(problem, progress, requested)
     try:
-        _check(collector, order, names, families, seed)
+        _run_checks(collector, order, transformations, families, seed)
     finally:
         progress.done()
     report = VjpReport(
@@ -121,107 +131,91 @@ def check_custom_vjp(
     return report
 
 
-def _check(collector: Collector, order: int, names: Sequence[str], families: Sequence[str], seed: int) -> None:
+def _run_checks(
+    collector: Collector, order: int, transformations: Sequence[str], families: Sequence[str], seed: int
+) -> None:
     problem = collector.problem
-    jit = _compiles(problem, seed)
-    truth = Truth(Sides(problem, pullback, jit=jit), problem.inputs)
-    outputs, budgets = check_values(problem, truth.sides, jit=jit)
-    if not _runs(collector, truth.sides, seed):
+    jit = _can_be_traced(problem, seed)
+    scorer = Scorer(Evaluator(problem, pullback, jit=jit), problem.inputs)
+    outputs, budgets = check_values(problem, scorer.evaluator, jit=jit)
+    if not _backward_pass_runs(collector, scorer.evaluator, seed):
         return
-    check_reference(collector, truth, seed)
+    check_reference(collector, scorer, seed)
     if collector.failures:
-        collector.unchecked.append(("the rule", "what it would be compared with is wrong"))
+        collector.unchecked.append(("the rule", "the reference that it would be compared with is wrong"))
         return
     check_structure(collector, seed, jit=jit)
     dy = gaussian(problem.outputs, seed, 0).arrays
-    check_values_under_differentiation(collector, truth.sides.rule(problem.arrays, dy)[0], outputs, budgets)
-    trials = check_gradients(collector, truth, outputs, families, seed)
+    outputs_of_rule = scorer.evaluator.rule(problem.arrays, dy)[0]
+    check_values_under_differentiation(collector, outputs_of_rule, outputs, budgets)
+    trials = check_gradients(collector, scorer, outputs, families, seed)
     if "zero" in families:
-        check_zero(collector, truth)
+        check_zero(collector, scorer)
     if "linearity" in families:
-        check_linearity(collector, truth, trials, seed)
-    check_determinism(collector, truth, seed)
-    check_isolation(collector, truth, seed)
-    if not collector.failures:  # any other mistake would be found again, and be taken for this one
-        check_purity(collector, truth, trials, seed, jit=jit)
+        check_linearity(collector, scorer, trials, seed)
+    check_determinism(collector, scorer, seed)
+    check_isolation(collector, scorer, seed)
+    if not collector.failures:  # `check_purity` would find any other mistake again and call it impurity
+        check_purity(collector, scorer, trials, seed, jit=jit)
         collector.checked.append("nothing is kept outside of the residuals")
-    was_right = not collector.failures
-    if collector.failures:  # most of what would fail under them would fail of that
-        left_out = [name for name in names if not collector.asked_for(name)]
-        names = [name for name in names if collector.asked_for(name)]
-        if left_out:
-            collector.unchecked.append((", ".join(left_out), "it is wrong without them"))
-    for name in names:
-        _check_transformation(collector, truth, name, trials, seed, jit=jit)
-    second = [name for name in names if name in SECOND_ORDER]
-    if second and order == 2:
-        check_derivatives(collector, second, seed, jit=jit)
-    elif second:
-        collector.unchecked.append((", ".join(second), "order=1"))
-    if was_right and collector.failures:  # what is wrong now may depend on how often the rule was traced
-        check_purity(collector, truth, trials, seed, jit=jit)
+    right_before = not collector.failures
+    _check_transformations(collector, scorer, trials, order, transformations, seed, jit=jit)
+    if right_before and collector.failures:  # these failures may come from the number of traces
+        check_purity(collector, scorer, trials, seed, jit=jit)
     collector.progress("the cause")
-    collector.failures[:] = explained(collector.failures, problem, truth, trials, seed)
+    collector.failures[:] = explain(collector.failures, problem, scorer.evaluator, trials, seed)
 
 
-def _compiles(problem: Problem, seed: int) -> bool:
-    """Whether neither pass decides on values; what else may be wrong with them is not the question here."""
+def _can_be_traced(problem: Problem, seed: int) -> bool:
+    """Whether the rule can be compiled, because neither of its passes branches on values in Python."""
     dy = gaussian(problem.outputs, seed, 0).arrays
     try:
-        jax.eval_shape(pullback(problem.view(problem.fn)), problem.arrays, dy)
-    except Exception as error:  # any other is for `_runs` to tell
+        jax.eval_shape(pullback(problem.flattened(problem.fn)), problem.arrays, dy)
+    except Exception as error:  # `_backward_pass_runs` reports all other exceptions
         return not isinstance(error, jax.errors.ConcretizationTypeError)
     return True
 
 
-def _runs(collector: Collector, sides: Sides, seed: int) -> bool:
-    """Whether the backward pass runs at all; all else is idle if it does not."""
+def _backward_pass_runs(collector: Collector, evaluator: Evaluator, seed: int) -> bool:
     problem = collector.problem
     try:
-        sides.rule(problem.arrays, gaussian(problem.outputs, seed, 0).arrays)
+        evaluator.rule(problem.arrays, gaussian(problem.outputs, seed, 0).arrays)
     except Exception as error:
         message = f"the backward pass raises {type(error).__name__}: {error}"
         cause = IMPURE if isinstance(error, jax.errors.UnexpectedTracerError) else cause_of_exception(str(error))
-        collector.failures.append(Failure("raises", message, cause=cause, reproduce=RAISES))
+        collector.failures.append(Failure("raises", message, cause=cause, reproduce=CALL_PULLBACK))
         return False
     return True
 
 
-def _check_transformation(
-    collector: Collector, truth: Truth, name: str, trials: Sequence[Trial], seed: int, *, jit: bool
+def _check_transformations(
+    collector: Collector,
+    scorer: Scorer,
+    trials: Sequence[Trial],
+    order: int,
+    names: Sequence[str],
+    seed: int,
+    *,
+    jit: bool,
 ) -> None:
-    if name in SECOND_ORDER:
-        return  # they are checked together
-    if name in DERIVATIVES:
-        check_derivatives(collector, [name], seed, jit=jit)
-    elif name == "devices" and len(jax.devices()) < 2:
-        collector.unchecked.append((name, "there is only one; jax_num_cpu_devices gives several"))
-    else:
-        runs = _runs_of(name, collector, seed, jit=jit)
-        under.check_transformation(collector, truth, name, runs, trials)
-
-
-def _runs_of(
-    name: str, collector: Collector, seed: int, *, jit: bool
-) -> Iterator[tuple[str, under.Run, list[under.Member]]]:
-    problem = collector.problem
-    everything = range(len(problem.inputs))
-    same = under.scaled(collector, seed, ())
-    if name == "jit":
-        # All else was compiled, if it could be.
-        yield "(not compiled)" if jit else "", under.run_eager if jit else under.run_compiled, same[:1]
-    elif name == "vmap":
-        for position, places in problem.arguments.items():
-            label = problem.inputs[places[0]].name if len(places) == 1 else f"argument {position}"
-            yield f"over `{label}`", under.run_vmap_over(places), under.scaled(collector, seed, places)
-    elif name == "vmap of the pullback":
-        yield "", under.run_vmap_of_pullback, same
-    elif name == "scan":
-        yield "", under.run_scan, under.scaled(collector, seed, everything)
-    elif name == "checkpoint":
-        yield "", under.run_checkpoint, same[:1]
-    elif name == "devices":
-        yield "(two)", under.run_sharded, same[:1]
+    if collector.failures:  # a rule that is wrong without a transformation is wrong under nearly all of them
+        left_out = [name for name in names if name not in collector.requested]
+        names = [name for name in names if name in collector.requested]
+        if left_out:
+            collector.unchecked.append((", ".join(left_out), "the rule is already wrong without them"))
+    for name in names:
+        if name == "devices" and len(jax.devices()) < 2:
+            why = "there is only one device; the option jax_num_cpu_devices gives several"
+            collector.unchecked.append((name, why))
+        elif name not in DERIVATIVES:
+            check_transformation(collector, scorer, name, trials, seed, jit=jit)
+        elif name not in SECOND_ORDER:
+            check_derivatives(collector, [name], seed, jit=jit)
+    second_order = [name for name in names if name in SECOND_ORDER]
+    if second_order and order == 2:
+        check_derivatives(collector, second_order, seed, jit=jit)
+    elif second_order:
+        collector.unchecked.append((", ".join(second_order), "order=1"))
 
 
 def _chosen(option: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:

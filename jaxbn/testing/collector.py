@@ -1,4 +1,4 @@
-"""What the checks hand in: failures, what was looked at, and what could not be."""
+"""Collects what the checks find: failures, what was checked, and what could not be checked."""
 
 import sys
 import time
@@ -11,64 +11,62 @@ from jaxbn.testing.precision import Trial, budget
 from jaxbn.testing.problem import Leaf, Problem
 from jaxbn.testing.report import Failure
 
-PATIENCE = 2.0  # seconds without a word
-PAUSE = 0.2  # seconds between two
+SILENT_SECONDS = 2.0
+"""A check that takes no longer than this shows no progress."""
+
+SECONDS_BETWEEN_LINES = 0.2
 
 IMPURE = (
     "the rule is not a pure function: it keeps something outside of its residuals, such as in a global, an attribute "
-    "or in a variable of the function around it; return it from the forward pass with the residuals"
+    "or a variable of an enclosing function; return it from the forward pass with the residuals"
 )
 
 
 class Progress:
-    """One line on stderr that says what is being checked, when it takes long."""
+    """Shows on one line of stderr what is being checked, if the check takes long."""
 
     def __init__(self, function: str, stream: TextIO | None = None) -> None:
-        self.started, self._shown, self._next = time.monotonic(), 0, PATIENCE
+        self._started, self._next, self._width = time.monotonic(), SILENT_SECONDS, 0
         self._function, self._stream = function, stream
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return time.monotonic() - self._started
 
     def __call__(self, step: str) -> None:
         if self.seconds > self._next:
-            self._next = self.seconds + PAUSE
+            self._next = self.seconds + SECONDS_BETWEEN_LINES
             self._show(f"check_custom_vjp of {self._function}: {step} ({self.seconds:.0f} s)")
 
     def done(self) -> None:
-        if self._shown:
+        if self._width:
             self._show("")
             print("\r", end="", file=self._stream or sys.stderr, flush=True)
 
     def _show(self, line: str) -> None:
         line = line[:118]
-        print(f"\r{line:{self._shown}}", end="", file=self._stream or sys.stderr, flush=True)
-        self._shown = len(line)
+        print(f"\r{line:{self._width}}", end="", file=self._stream or sys.stderr, flush=True)
+        self._width = len(line)
 
 
 class Collector:
-    """The report as it grows."""
+    """The contents of the report while the checks run; ``requested`` are the transformations that the caller named."""
 
-    def __init__(self, problem: Problem, progress: Progress, named: frozenset[str]) -> None:
-        self.problem, self.progress, self._named = problem, progress, named
+    def __init__(self, problem: Problem, progress: Progress, requested: frozenset[str]) -> None:
+        self.problem, self.progress, self.requested = problem, progress, requested
         self.failures: list[Failure] = []
         self.checked: list[str] = []
         self.unchecked: list[tuple[str, str]] = []
 
-    def asked_for(self, transformation: str) -> bool:
-        """Whether the caller gave this transformation's name."""
-        return transformation in self._named
-
-    def raised(self, transformation: str, error: Exception) -> None:
-        """A traced value that leaked is a mistake. Else it fails only if the caller asked for it by its name."""
+    def transformation_raised(self, transformation: str, error: Exception) -> None:
+        """Records an exception: a failure if a tracer leaked or the caller named the transformation."""
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, jax.errors.UnexpectedTracerError):
             message = f"{transformation} raises {why.splitlines()[0]}"
             self.failures.append(Failure("purity", message, transformation=transformation, cause=IMPURE))
             return
         self.unchecked.append((transformation, why))
-        if self.asked_for(transformation):
+        if transformation in self.requested:
             message = f"{transformation} was asked for and is not supported: {why}"
             self.failures.append(Failure("transformation", message, transformation=transformation))
 
@@ -83,44 +81,34 @@ class Collector:
         transformation: str | None = None,
         slack: float = 1.0,
         cause: str | None = None,
-    ) -> list[float]:
-        """Fails each leaf whose worst error exceeds its budget, which ``pooled`` trials count towards as well."""
-        budgets = []
+    ) -> None:
+        """Adds a failure for each leaf whose worst error in ``trials`` exceeds its budget.
+
+        The budget is computed from ``trials`` and ``pooled`` together, and multiplied by ``slack``.
+        """
         for place, leaf in enumerate(leaves):
-            pool = [trial.scores[place] for trial in (*trials, *pooled)]
-            allowed = slack * budget(leaf, pool, size)
-            budgets.append(allowed)
+            scores = [trial.scores[place] for trial in (*trials, *pooled)]
+            allowed = slack * budget(leaf, scores, size)
             worst = max(trials, key=lambda trial: trial.scores[place].error / (allowed or 1.0), default=None)
-            if worst is not None and worst.scores[place].error > allowed:
-                self.failures.append(_failure(check, leaf, worst, place, allowed, trials, transformation, cause))
-        return budgets
-
-
-def _failure(
-    check: str,
-    leaf: Leaf,
-    worst: Trial,
-    place: int,
-    allowed: float,
-    trials: Sequence[Trial],
-    transformation: str | None,
-    cause: str | None,
-) -> Failure:
-    found = worst.scores[place]
-    wrong = sum(trial.scores[place].error > allowed for trial in trials)
-    under = f" under {transformation}" if transformation else ""
-    message = f"the cotangent of `{leaf.name}` is wrong{under} for {wrong} of {len(trials)} cotangents"
-    return Failure(
-        check,
-        f"{message}, worst for {worst.label}",
-        argument=leaf.name,
-        output=worst.notes.get("output"),
-        cotangent=worst.label,
-        transformation=transformation,
-        index=found.index,
-        got=found.got,
-        want=found.want,
-        error=found.error,
-        budget=allowed,
-        cause=cause,
-    )
+            if worst is None or worst.scores[place].error <= allowed:
+                continue
+            score = worst.scores[place]
+            wrong = sum(trial.scores[place].error > allowed for trial in trials)
+            under = f" under {transformation}" if transformation else ""
+            self.failures.append(
+                Failure(
+                    check,
+                    f"the cotangent of `{leaf.name}` is wrong{under} for {wrong} of {len(trials)} cotangents, "
+                    f"worst for {worst.label}",
+                    argument=leaf.name,
+                    output=worst.notes.get("output"),
+                    cotangent=worst.label,
+                    transformation=transformation,
+                    index=score.index,
+                    got=score.got,
+                    want=score.want,
+                    error=score.error,
+                    budget=allowed,
+                    cause=cause,
+                )
+            )

@@ -1,6 +1,7 @@
-"""Cotangents that bring mistakes to light: random ones, and those that make terms vanish or stand alone.
+"""Cotangents that reveal mistakes: random ones, and special ones that make terms vanish or appear alone.
 
-A constant cotangent alone, which ``.sum()`` as a loss is, hides much: batch norm's input gradient is zero under it.
+A constant cotangent, which is what a loss of ``.sum()`` gives, hides many mistakes: batch norm's input gradient is
+zero under it, and so is that of many wrong rules.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,16 @@ import numpy as np
 from jaxbn.testing.problem import Leaf
 
 GAUSSIAN = 16
-JACOBIAN = 256  # entries of all outputs, up to which every row of the Jacobian is checked
+"""The number of Gaussian cotangents."""
+
+JACOBIAN = 256
+"""If the outputs have at most this many entries, every row of the Jacobian is checked."""
+
 FAMILIES = ("gaussian", "constant", "y", "y+1", "one-hot", "alternating", "each output alone", "zero", "linearity")
 
 
 class Cotangent(NamedTuple):
-    """One for each output, and the Python that makes the one of an output ``y`` again."""
+    """A cotangent for each output, and Python that computes the one of an output ``y``."""
 
     family: str
     label: str
@@ -36,10 +41,13 @@ def gaussian(outputs: Sequence[Leaf], seed: int, number: int) -> Cotangent:
 def cotangents_of(
     outputs: Sequence[Leaf], values: Sequence[np.ndarray], families: Sequence[str], seed: int
 ) -> Iterator[Cotangent]:
-    """All but zero and linearity, which are no comparison with the truth. ``values`` are the outputs'."""
+    """The chosen cotangents, except "zero" and "linearity", which have checks of their own.
+
+    ``values`` are the values of the outputs.
+    """
     if "gaussian" in families:
         yield from (gaussian(outputs, seed, number) for number in range(GAUSSIAN))
-    finite = [_bounded(np.where(np.isfinite(y), y, 0.0), leaf) for y, leaf in zip(values, outputs, strict=True)]
+    finite = [_clipped(np.where(np.isfinite(y), y, 0.0), leaf) for y, leaf in zip(values, outputs, strict=True)]
     special = {
         "constant": ([np.ones_like(y) for y in finite], "np.ones(y.shape)"),
         "y": (finite, "np.where(np.isfinite(y), y, 0)"),
@@ -52,23 +60,24 @@ def cotangents_of(
     if "one-hot" in families:
         yield from _one_hots(outputs)
     if "each output alone" in families and len(outputs) > 1:
-        yield from _alone(outputs, seed)
+        yield from _single_outputs(outputs, seed)
 
 
 def _one_hots(outputs: Sequence[Leaf]) -> Iterator[Cotangent]:
-    """Every row of the Jacobian when there are few, else both ends and what is between."""
+    """Every row of the Jacobian if there are few rows; otherwise the first, the last and two in between."""
     total = sum(y.size for y in outputs)
     for place, y in enumerate(outputs):
         few = {0, y.size // 3, y.size // 2, y.size - 1} if y.size else set()
         for entry in range(y.size) if total <= JACOBIAN else sorted(few):
-            arrays = [np.zeros(each.shape) for each in outputs]
+            arrays = [np.zeros(output.shape) for output in outputs]
             arrays[place].flat[entry] = 1.0
             index = ", ".join(str(int(i)) for i in np.unravel_index(entry, y.shape))
             python = f"np.arange(y.size).reshape(y.shape) == ({entry} if number == {place} else -1)"
             yield Cotangent("one-hot", f"one-hot {y.name}[{index}]", _cast(arrays, outputs), python)
 
 
-def _alone(outputs: Sequence[Leaf], seed: int) -> Iterator[Cotangent]:
+def _single_outputs(outputs: Sequence[Leaf], seed: int) -> Iterator[Cotangent]:
+    """For each output a Gaussian cotangent, with zeros for the other outputs."""
     for place, y in enumerate(outputs):
         normal = gaussian(outputs, seed, GAUSSIAN + place)
         arrays = [dy if other == place else jnp.zeros_like(dy) for other, dy in enumerate(normal.arrays)]
@@ -85,8 +94,8 @@ def size_of(cotangent: Sequence[Any]) -> float:
     return max((float(np.max(np.abs(np.asarray(dy).astype(np.float64)), initial=0.0)) for dy in cotangent), default=0.0)
 
 
-def _bounded(array: np.ndarray, y: Leaf) -> np.ndarray:
-    """Within what the output's dtype can hold."""
+def _clipped(array: np.ndarray, y: Leaf) -> np.ndarray:
+    """Clips to half of the largest number of the output's dtype."""
     largest = float(jnp.finfo(y.dtype).max) / 2
     return np.clip(array, -largest, largest)
 

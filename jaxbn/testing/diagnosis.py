@@ -1,4 +1,4 @@
-"""A failure explained: a guess at its cause, and Python that shows it."""
+"""Explains failures: adds to each a guess at its cause and Python that reproduces it."""
 
 import re
 from collections.abc import Sequence
@@ -8,57 +8,58 @@ import numpy as np
 
 from jaxbn.testing.causes import CAUSES
 from jaxbn.testing.evidence import Evidence
-from jaxbn.testing.gradients import Truth
-from jaxbn.testing.oracle import doubled
+from jaxbn.testing.oracle import Evaluator, to_float64
 from jaxbn.testing.precision import Trial
 from jaxbn.testing.problem import Problem
 from jaxbn.testing.report import Failure
-from jaxbn.testing.reproduction import program
+from jaxbn.testing.reproduction import command, program
 
 
-def explained(
-    failures: Sequence[Failure], problem: Problem, truth: Truth, trials: Sequence[Trial], seed: int
+def explain(
+    failures: Sequence[Failure], problem: Problem, evaluator: Evaluator, trials: Sequence[Trial], seed: int
 ) -> list[Failure]:
-    """The failures with what can be said of them; those of the gradient itself come first."""
-    wrong = {failure.argument for failure in failures if failure.check == "gradient" and not failure.transformation}
-    return [_explained(failure, problem, truth, trials, seed, wrong) for failure in failures]
-
-
-def _explained(
-    failure: Failure, problem: Problem, truth: Truth, trials: Sequence[Trial], seed: int, wrong: set[str | None]
-) -> Failure:
-    names = [leaf.name for leaf in problem.inputs]
-    if failure.check != "gradient" or failure.transformation:
+    wrong = {failure.argument for failure in failures if _is_of_plain_gradient(failure)}
+    explained = []
+    for failure in failures:
+        if _is_of_plain_gradient(failure):
+            explained.append(_explain_gradient(failure, problem, evaluator, trials, seed))
+            continue
         cause = failure.cause
         if failure.transformation and failure.error is not None and failure.argument not in wrong:
             cause = f"only under {failure.transformation}: without it the gradient is right"
-        return replace(failure, cause=cause, reproduce=program(failure, problem, None, seed))
-    place = names.index(str(failure.argument))
+        explained.append(replace(failure, cause=cause, reproduce=command(failure, seed)))
+    return explained
+
+
+def _is_of_plain_gradient(failure: Failure) -> bool:
+    return failure.check == "gradient" and not failure.transformation
+
+
+def _explain_gradient(
+    failure: Failure, problem: Problem, evaluator: Evaluator, trials: Sequence[Trial], seed: int
+) -> Failure:
+    place = [leaf.name for leaf in problem.inputs].index(str(failure.argument))
     trial = next(trial for trial in trials if trial.label == failure.cotangent)
-    got = doubled(truth.sides.rule(*trial.vectors)[1][place])
-    want = truth.sides.exact(*trial.vectors)[1][place]
-    evidence = Evidence(problem, truth.sides, place, failure.budget or 0.0, seed)
+    got = to_float64(evaluator.rule(*trial.vectors)[1][place])
+    want = evaluator.exact(*trial.vectors)[1][place]
+    evidence = Evidence(problem, evaluator, place, failure.budget or 0.0, seed)
     return replace(
         failure,
-        cause=cause_of(evidence),
+        cause=_cause(evidence),
         reproduce=program(failure, problem, str(trial.notes["python"]), seed),
         arrays=(got, want),
     )
 
 
-def cause_of(evidence: Evidence) -> str | None:
-    """The first guess that fits."""
-    if not evidence.informative:
+def _cause(evidence: Evidence) -> str | None:
+    if not evidence.is_informative:
         return None
-    for cause in CAUSES:
-        guess = cause(evidence)
-        if guess is not None:
-            return guess
-    return None
+    guesses = (guess(evidence) for guess in CAUSES)
+    return next((guess for guess in guesses if guess is not None), None)
 
 
 def cause_of_exception(message: str) -> str | None:
-    """A backward pass that raises says so in JAX's words: which shape came, and which was wanted."""
+    """Guesses from JAX's message, which gives the shape that came and the one that was expected."""
     shapes = [tuple(map(int, re.findall(r"\d+", text))) for text in re.findall(r"\w+\d+\[([\d,]*)\]", message)]
     if len(shapes) < 2 or shapes[0] == shapes[1]:
         return None
@@ -66,17 +67,17 @@ def cause_of_exception(message: str) -> str | None:
     if len(got) == len(want) and all(a <= b for a, b in zip(got, want, strict=True)) and 1 not in got:
         axes = [axis for axis, (a, b) in enumerate(zip(got, want, strict=True)) if a < b]
         return f"a part is missing: {list(got)} lacks entries of {list(want)} along {axes}, such as rows left over"
-    if len(got) > len(want) or any(a > b == 1 for a, b in zip(got, want, strict=False)):
-        try:
-            broadcast = np.broadcast_shapes(got, want) == got
-        except ValueError:
-            broadcast = False
-        if broadcast:
-            extra = len(got) - len(want)
-            axes = [axis for axis in range(len(got)) if axis < extra or (want[axis - extra] == 1 < got[axis])]
-            return (
-                f"a missing sum over a broadcast axis: {list(got)} is to be summed over {axes} to become {list(want)}"
-            )
+    if _broadcasts_to(want, got):
+        extra = len(got) - len(want)
+        axes = [axis for axis in range(len(got)) if axis < extra or (want[axis - extra] == 1 < got[axis])]
+        return f"a missing sum over a broadcast axis: {list(got)} must be summed over {axes} to become {list(want)}"
     if sorted(got) == sorted(want):
         return f"transposed: {list(got)} has the axes of {list(want)} in another order"
     return None
+
+
+def _broadcasts_to(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, larger) == larger
+    except ValueError:
+        return False

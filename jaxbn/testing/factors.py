@@ -1,6 +1,6 @@
-"""A cotangent that is right but for a factor, and what the factor may be."""
+"""Recognises a gradient that is right but for a factor, and guesses what the factor is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from math import prod, sqrt
 
@@ -8,34 +8,35 @@ import numpy as np
 
 from jaxbn.testing.evidence import Evidence
 
-NAMES = 3  # that are told, when more fit
+MOST_NAMES = 3
+"""At most this many names of a factor are given."""
 
 
 def constant_factor(evidence: Evidence) -> str | None:
-    factor = _projection(evidence, ())
-    if not np.isfinite(factor) or not evidence.explained_by(lambda case: factor * evidence.wanted[case]):
+    factor = _fitted_factor(evidence, ())
+    if not np.isfinite(factor) or not evidence.explained_by(lambda case: factor * evidence.want[case]):
         return None
     factor = float(factor)
     if abs(factor + 1) < 1e-2:
-        return "the sign: got is what is wanted with a minus"
-    name = _named(factor, evidence)
+        return "the sign: got is −1 times what is wanted"
+    name = _name_of_factor(factor, evidence)
     kind = "the sign and a constant factor" if factor < 0 else "a constant factor"
     return f"{kind}: got is {factor:.6g}{f' ({name})' if name else ''} times what is wanted"
 
 
 def factor_along_an_axis(evidence: Evidence) -> str | None:
-    """Such as γ left out, which each channel has one of."""
+    """A factor with one entry for each index of an axis, such as γ with one for each channel."""
     for axis, length in enumerate(evidence.leaf.shape):
         if length < 2:
             continue
-        factors = _projection(evidence, (axis,))
+        factors = _fitted_factor(evidence, (axis,))
         if not np.all(np.isfinite(factors)) or not evidence.explained_by(
-            lambda case, factors=factors: factors * evidence.wanted[case]
+            lambda case, factors=factors: factors * evidence.want[case]
         ):
             continue
         if np.all(np.minimum(np.abs(factors), np.abs(factors - 1)) < 1e-2):
-            continue  # some are left out, the rest is right
-        name = _named_vector(factors.ravel(), evidence, axis)
+            continue  # some entries are zero and the others right, which `causes` recognises
+        name = _name_of_vector(factors.ravel(), evidence, axis)
         if name is None and np.allclose(np.abs(factors), 1, atol=1e-2):
             name = "signs"
         return f"a factor that differs along axis {axis}: " + (
@@ -44,38 +45,38 @@ def factor_along_an_axis(evidence: Evidence) -> str | None:
     return None
 
 
-def _projection(evidence: Evidence, axes: tuple[int, ...]) -> np.ndarray:
-    """The factor, for each index along ``axes``, that brings what is wanted nearest to what came."""
-    got, want = np.stack(evidence.got), np.stack(evidence.wanted)
-    others = tuple(axis for axis in range(got.ndim) if axis - 1 not in axes)
+def _fitted_factor(evidence: Evidence, axes: tuple[int, ...]) -> np.ndarray:
+    """The factor, for each index along ``axes``, that fits the rule's gradient to the right one by least squares."""
+    got, want = np.stack(evidence.got), np.stack(evidence.want)
+    other_axes = tuple(axis for axis in range(got.ndim) if axis - 1 not in axes)
     with np.errstate(all="ignore"):
-        factors = np.sum(got * want, others, keepdims=True) / np.sum(want * want, others, keepdims=True)
+        factors = np.sum(got * want, other_axes, keepdims=True) / np.sum(want * want, other_axes, keepdims=True)
     return factors[0] if axes else factors.reshape(())
 
 
-def _named(factor: float, evidence: Evidence) -> str | None:
-    """In terms of the number of entries along some axes."""
+def _name_of_factor(factor: float, evidence: Evidence) -> str | None:
+    """Names the factor by the number of entries along some axes, such as ``1/m``."""
     close = 1e-4 if evidence.leaf.eps < 1e-4 else 4 * evidence.leaf.eps
-    fitting = [name for name, value in _names(evidence) if abs(abs(factor) / value - 1) < close]
-    return " or ".join(fitting[:NAMES]) or None
+    fitting = [name for name, value in _known_factors(evidence) if abs(abs(factor) / value - 1) < close]
+    return " or ".join(fitting[:MOST_NAMES]) or None
 
 
-def _names(evidence: Evidence) -> Iterator[tuple[str, float]]:
+def _known_factors(evidence: Evidence) -> Iterator[tuple[str, float]]:
     yield from (("2", 2.0), ("1/2", 0.5))
     counts: dict[int, str] = {}
-    # First the whole of what is summed over, then single axes.
+    # The input itself comes first, so that its name is given for a count that several arrays have.
     for leaf in (evidence.leaf, *evidence.problem.outputs, *evidence.problem.inputs):
         for count in range(1, len(leaf.shape) + 1):
             for axes in combinations(range(len(leaf.shape)), count):
                 m = prod(leaf.shape[axis] for axis in axes)
                 counts.setdefault(m, f"{leaf.name}.shape[{', '.join(map(str, axes))}]")
-    for form, of in _FORMS:
-        for m, where in counts.items():
+    for form, value in _FORMS_OF_COUNT:
+        for m, source in counts.items():
             if m > 2:
-                yield f"{form} with m = {m}, of {where}", of(m)
+                yield f"{form} with m = {m}, of {source}", value(m)
 
 
-_FORMS = (
+_FORMS_OF_COUNT: tuple[tuple[str, Callable[[int], float]], ...] = (
     ("m", lambda m: m),
     ("1/m", lambda m: 1 / m),
     ("m/(m−1)", lambda m: m / (m - 1)),
@@ -86,37 +87,37 @@ _FORMS = (
     ("1/√m", lambda m: 1 / sqrt(m)),
 )
 
+_FORMS_OF_VECTOR: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("{}", lambda v: v),
+    ("1/{}", lambda v: 1 / v),
+    ("{}²", np.square),
+    ("1/{}²", lambda v: v**-2.0),
+)
 
-def _named_vector(factors: np.ndarray, evidence: Evidence, axis: int) -> str | None:
-    """In terms of an argument, an output, or their spread, with one entry for each index of the axis."""
+
+def _name_of_vector(factors: np.ndarray, evidence: Evidence, axis: int) -> str | None:
+    """Names factors by an argument or output with as many entries, or by a standard deviation."""
     close = 1e-3 if evidence.leaf.eps < 1e-4 else 8 * evidence.leaf.eps
-    for name, vector in _vectors(evidence, axis, len(factors)):
-        for form, of in (
-            ("{}", lambda v: v),
-            ("1/{}", lambda v: 1 / v),
-            ("{}²", np.square),
-            ("1/{}²", lambda v: v**-2.0),
-        ):
+    for name, vector in _known_vectors(evidence, axis, len(factors)):
+        for form, value in _FORMS_OF_VECTOR:
             with np.errstate(all="ignore"):
-                ratios = factors / of(vector)
+                ratios = factors / value(vector)
             if np.all(np.isfinite(ratios)) and np.allclose(ratios, np.mean(ratios), rtol=close, atol=0):
-                times = float(np.mean(ratios))
-                scale = "" if abs(times - 1) < close else f"{times:.4g} · "
-                missing = " (is it dropped?)" if form.startswith("1/") else " (is it once too much?)"
-                return scale + form.format(name) + missing
+                constant = float(np.mean(ratios))
+                scale = "" if abs(constant - 1) < close else f"{constant:.4g} · "
+                question = " (is it left out?)" if form.startswith("1/") else " (is it applied once too often?)"
+                return scale + form.format(name) + question
     return None
 
 
-def _vectors(evidence: Evidence, axis: int, length: int) -> Iterator[tuple[str, np.ndarray]]:
-    problem = evidence.problem
-    pairs = [*zip(problem.inputs, evidence.arrays, strict=True), *zip(problem.outputs, evidence.outputs, strict=True)]
-    for leaf, array in pairs:
+def _known_vectors(evidence: Evidence, axis: int, length: int) -> Iterator[tuple[str, np.ndarray]]:
+    for leaf, array in evidence.known_arrays():
         if array.shape == (length,):
             yield f"`{leaf.name}`", array
             if np.all(array > 0):
                 yield f"√`{leaf.name}`", np.sqrt(array)
-    for leaf, array in pairs:
+    for leaf, array in evidence.known_arrays():
         for kept in [axis] if leaf is evidence.leaf else range(array.ndim):
-            others = tuple(other for other in range(array.ndim) if other != kept)
-            if others and array.shape[kept] == length and np.all(np.isfinite(array)):
-                yield f"the standard deviation of `{leaf.name}`", np.std(array, others)
+            other_axes = tuple(other for other in range(array.ndim) if other != kept)
+            if other_axes and array.shape[kept] == length and np.all(np.isfinite(array)):
+                yield f"the standard deviation of `{leaf.name}`", np.std(array, other_axes)

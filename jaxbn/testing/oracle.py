@@ -1,7 +1,7 @@
-"""The truth, autodiff of the unmodified forward in float64, beside what the rule gives and what plain autodiff gives.
+"""Evaluates one derivative three ways: by the rule, by autodiff in the same dtypes, and by autodiff in float64.
 
-Precision is switched by a context, for the computation of the truth alone. JAX's compiled functions know it: precision
-is part of what they are cached by.
+The last is the truth that the other two are compared with. ``jax.enable_x64`` switches the precision for that
+computation alone; JAX caches compiled functions by precision too, so the other computations are not affected.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,17 @@ import numpy as np
 from jaxbn.testing.problem import Function, Problem, is_floating
 
 Arrays = list[np.ndarray]
-Derivative = Callable[[Function], Callable[..., Any]]
-"""Makes of a function of arrays one of arrays and further vectors, such as its pullback."""
+Operator = Callable[[Function], Callable[..., Any]]
+"""Turns a function of a list of arrays into one of its derivatives, such as `pullback`."""
 
 
-def doubled(array: Any) -> np.ndarray:
+def to_float64(array: Any) -> np.ndarray:
     return np.asarray(array).astype(np.float64)
 
 
 def pullback(function: Function) -> Callable[..., Any]:
+    """The function from inputs and cotangents of the outputs to the outputs and the cotangents of the inputs."""
+
     def pulled(arrays: Sequence[Any], dy: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         outputs, vjp = jax.vjp(function, list(arrays))
         return outputs, vjp(list(dy))[0]
@@ -30,39 +32,41 @@ def pullback(function: Function) -> Callable[..., Any]:
     return pulled
 
 
-class Sides:
-    """One derivative, three ways: by the rule, by autodiff in the same dtypes, and in truth.
+class Evaluator:
+    """A derivative, such as the pullback, of both functions of a problem.
 
-    ``jit`` says whether the rule can be compiled; a rule that cannot runs as it is.
+    ``jit`` says whether the rule can be compiled. If not, it runs eagerly.
     """
 
-    def __init__(self, problem: Problem, derivative: Derivative, *, jit: bool = True) -> None:
-        rule = derivative(problem.view(problem.fn))
+    def __init__(self, problem: Problem, operator: Operator, *, jit: bool = True) -> None:
+        rule = operator(problem.flattened(problem.fn))
         self.rule = jax.jit(rule) if jit else rule
-        self._plain = jax.jit(derivative(problem.view(problem.reference)))
-        self._exact = jax.jit(derivative(problem.view(problem.reference, double_constant)))
-        self._narrow = jax.jit(derivative(problem.view(problem.reference, single_constant)))
+        self._autodiff = jax.jit(operator(problem.flattened(problem.reference)))
+        self._exact = jax.jit(operator(problem.flattened(problem.reference, float64_constant)))
+        self._in_float32 = jax.jit(operator(problem.flattened(problem.reference, float32_constant)))
 
     def exact(self, *vectors: Sequence[Any]) -> Any:
-        """In float64; vectors and results are NumPy's."""
+        """Autodiff of the reference in float64. Arguments and results are NumPy arrays."""
         with jax.enable_x64(True):
-            return jax.tree.map(doubled, self._exact(*([doubled(a) for a in each] for each in vectors)))
+            return jax.tree.map(to_float64, self._exact(*([to_float64(a) for a in arrays] for arrays in vectors)))
 
-    def plain(self, *vectors: Sequence[Any]) -> Any:
-        return jax.tree.map(doubled, self._plain(*vectors))
+    def autodiff(self, *vectors: Sequence[Any]) -> Any:
+        """Autodiff of the reference in the dtypes of the arguments."""
+        return jax.tree.map(to_float64, self._autodiff(*vectors))
 
-    def rounding(self, *vectors: Sequence[Any]) -> tuple[Any, Any]:
-        """What autodiff gives in float32, and the truth of the same rounded arguments.
+    def in_float32(self, *vectors: Sequence[Any]) -> tuple[Any, Any]:
+        """Autodiff of the reference in float32, and in float64 at the same arguments, which are rounded to float32.
 
-        Of float64's own error there is no truth to know it by; it is float32's in the ratio of their epsilons.
+        Their difference is autodiff's error in float32. Nothing is precise enough to measure its error in float64,
+        which is taken to be the same but for the ratio of the two epsilons.
         """
-        narrow = [[np.asarray(array).astype(np.float32) for array in each] for each in vectors]
-        return jax.tree.map(doubled, self._narrow(*narrow)), self.exact(*narrow)
+        narrow = [[np.asarray(array).astype(np.float32) for array in arrays] for arrays in vectors]
+        return jax.tree.map(to_float64, self._in_float32(*narrow)), self.exact(*narrow)
 
 
-def double_constant(leaf: Any) -> Any:
-    return jnp.asarray(doubled(leaf)) if is_floating(leaf) else leaf
+def float64_constant(leaf: Any) -> Any:
+    return jnp.asarray(to_float64(leaf)) if is_floating(leaf) else leaf
 
 
-def single_constant(leaf: Any) -> Any:
-    return jnp.asarray(doubled(leaf), jnp.float32) if is_floating(leaf) else leaf
+def float32_constant(leaf: Any) -> Any:
+    return jnp.asarray(to_float64(leaf), jnp.float32) if is_floating(leaf) else leaf

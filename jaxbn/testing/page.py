@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: heat maps are tables of coloured cells, drawn in SVG."""
+"""Renders a report as one self-contained HTML file, with heat maps of the wrong gradients as inline SVG."""
 
 from html import escape
 from typing import TYPE_CHECKING
@@ -8,23 +8,28 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxbn.testing.report import Failure, VjpReport
 
-CELLS = 48  # along a side; of a larger array, the worst of each block is shown
-WIDTH = 300  # pixels
-LARGEST_CELL = 34  # pixels
+CELLS = 48
+"""The most cells along a side of a heat map. A cell of a larger array shows the largest entry of a block."""
+
+WIDTH = 300
+"""The width of a heat map in pixels."""
+
+LARGEST_CELL = 34
+"""The largest side of a cell in pixels."""
 
 
 def page(report: "VjpReport") -> str:
     outcome = "passed" if report.passed else f"failed: {len(report.failures)}"
     title = f"{report.function}({', '.join(report.inputs)})"
     failures = "".join(map(_section, report.failures))
-    unchecked = "".join(f"<li><b>{escape(what)}</b> {escape(why)}</li>" for what, why in report.unchecked)
+    unchecked = "".join(f"<li><b>{escape(check)}</b> {escape(why)}</li>" for check, why in report.unchecked)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(report.function)}: {outcome}</title>
 <style>{_STYLE}</style></head><body>
 <h1>{escape(report.function)} <span class="{"good" if report.passed else "bad"}">{outcome}</span></h1>
 <p><code>{escape(title)}</code>, {report.seconds:.1f} s</p>
 {failures}
-<h2>Checked</h2><ul>{"".join(f"<li>{escape(each)}</li>" for each in report.checked)}</ul>
+<h2>Checked</h2><ul>{"".join(f"<li>{escape(check)}</li>" for check in report.checked)}</ul>
 <h2>Not checked</h2><ul>{unchecked or "<li>nothing was left out</li>"}</ul>
 </body></html>
 """
@@ -43,7 +48,7 @@ def _section(failure: "Failure") -> str:
     code = f"<pre>{escape(failure.reproduce)}</pre>" if failure.reproduce else ""
     return (
         f"<section><h2>{escape(failure.check)}: {escape(failure.message)}</h2><table>{table}</table>"
-        f"{_maps(failure)}{code}</section>"
+        f"{_heat_maps(failure)}{code}</section>"
     )
 
 
@@ -51,7 +56,7 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
 
 
-def _maps(failure: "Failure") -> str:
+def _heat_maps(failure: "Failure") -> str:
     if failure.arrays is None or failure.index is None:
         return ""
     got, want = failure.arrays
@@ -70,18 +75,18 @@ def _maps(failure: "Failure") -> str:
     return f'<div class="maps">{"".join(figures)}</div>'
 
 
-def _two_axes(shape: tuple[int, ...], at: tuple[int, ...]) -> tuple[int | None, int | None, list[str]]:
-    """The two longest axes, which are drawn; the others stay where the worst entry is."""
+def _two_axes(shape: tuple[int, ...], worst: tuple[int, ...]) -> tuple[int | None, int | None, list[str]]:
+    """The two longest axes, which are drawn, and the index of the plane that they span through the worst entry."""
     drawn = sorted(sorted(range(len(shape)), key=lambda axis: -shape[axis])[:2])
-    index = [":" if axis in drawn else str(at[axis]) for axis in range(len(shape))]
+    index = [":" if axis in drawn else str(worst[axis]) for axis in range(len(shape))]
     if not drawn:
         return None, None, index
     return (drawn[0], drawn[1], index) if len(drawn) == 2 else (None, drawn[0], index)
 
 
-def _plane(array: np.ndarray, rows: int | None, columns: int | None, at: tuple[int, ...]) -> np.ndarray:
-    kept = (rows, columns)
-    plane = array[tuple(slice(None) if axis in kept else at[axis] for axis in range(array.ndim))]
+def _plane(array: np.ndarray, rows: int | None, columns: int | None, worst: tuple[int, ...]) -> np.ndarray:
+    drawn = (rows, columns)
+    plane = array[tuple(slice(None) if axis in drawn else worst[axis] for axis in range(array.ndim))]
     return np.atleast_2d(plane)
 
 
@@ -100,14 +105,14 @@ def _svg(plane: np.ndarray, scale: float, worst: tuple[int, ...]) -> str:
                 f'fill="{_colour(value, scale)}"{marked}>'
                 f"<title>[{i * steps[0]}, {j * steps[1]}] {value:.6g}</title></rect>"
             )
-    # The marked one is drawn last, so that its frame is whole.
+    # The worst cell is drawn last, so that no neighbour covers its frame.
     cells.sort(key=lambda cell: 'class="worst"' in cell)
     size = f'width="{width * side + 4:.0f}" height="{height * side + 4:.0f}"'
     return f'<svg {size} viewBox="-2 -2 {width * side + 4:.2f} {height * side + 4:.2f}">{"".join(cells)}</svg>'
 
 
 def _colour(value: float, scale: float) -> str:
-    """Blue below zero, white at it, red above; black is not finite."""
+    """Blue for negative, white for zero, red for positive, black for infinity and NaN."""
     if not np.isfinite(value):
         return "#000"
     strength = min(abs(value) / scale, 1.0) if scale else 0.0
@@ -117,7 +122,7 @@ def _colour(value: float, scale: float) -> str:
 
 
 def _legend(scale: float) -> str:
-    stops = [_colour(each * (scale or 1.0), scale or 1.0) for each in (-1, -0.5, 0, 0.5, 1)]
+    stops = [_colour(fraction * (scale or 1.0), scale or 1.0) for fraction in (-1, -0.5, 0, 0.5, 1)]
     return (
         f'<div class="legend"><span>{-scale:.3g}</span>'
         f'<i style="background:linear-gradient(90deg,{",".join(stops)})"></i><span>{scale:.3g}</span></div>'

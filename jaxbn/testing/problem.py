@@ -1,6 +1,7 @@
-"""What is checked: a function with a rule, the same without, and the arrays that both are differentiated in.
+"""Describes one check: the function with a rule, the reference without, and the arrays to differentiate.
 
-Everything else here sees functions of a list of floating-point arrays that give a list of floating-point arrays.
+The other modules see functions that map a list of floating-point arrays to a list of floating-point arrays, so that
+none of them has to handle pytrees, integers or static arguments.
 """
 
 import inspect
@@ -16,10 +17,10 @@ Function = Callable[..., Any]
 
 
 class Leaf(NamedTuple):
-    """An array that is differentiated, or that comes out."""
+    """The type of one array, which is an input or an output."""
 
     name: str  # as Python would write it: x, params['kernel'], output[1]
-    place: int  # among all leaves
+    flat_index: int  # among all leaves of the arguments, or of the outputs
     shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -32,41 +33,57 @@ class Leaf(NamedTuple):
         return int(np.prod(self.shape))
 
 
+def unchanged(leaf: Any) -> Any:
+    return leaf
+
+
 @dataclass(frozen=True)
 class Problem:
-    """``fn`` against ``reference`` at ``args``."""
+    """``fn`` and ``reference`` with the arguments to compare them at."""
 
     fn: Function
     reference: Function
     flat: tuple[Any, ...]  # the leaves of all arguments
-    tree: Any
-    inputs: tuple[Leaf, ...]
-    integers: tuple[Leaf, ...]  # arrays beside the inputs, in the arguments that are differentiated
-    arguments: dict[int, list[int]]  # for each argument that is differentiated, by position, which inputs are its
-    positions: tuple[int, ...]  # of each leaf, which argument it is of
+    treedef: Any
+    inputs: tuple[Leaf, ...]  # the floating-point arrays that are differentiated
+    integer_inputs: tuple[Leaf, ...]  # the other arrays in the arguments that are differentiated
+    inputs_of_argument: dict[int, list[int]]  # an argument's position to the places of its arrays in `inputs`
+    argument_of_leaf: tuple[int, ...]  # for each entry of `flat`, the position of its argument
     outputs: tuple[Leaf, ...] = ()  # the floating-point ones
-    outputs_beside: bool = False  # whether there are others
+    has_other_outputs: bool = False
 
     @property
     def arrays(self) -> list[jax.Array]:
-        return [self.flat[leaf.place] for leaf in self.inputs]
+        return [self.flat[leaf.flat_index] for leaf in self.inputs]
 
-    def arguments_with(self, arrays: Sequence[Any], constant: Function = lambda leaf: leaf) -> Any:
-        """The arguments with other arrays in the inputs' places, and ``constant`` of what is in the others."""
+    @property
+    def input_size(self) -> int:
+        return sum(leaf.size for leaf in self.inputs)
+
+    @property
+    def output_size(self) -> int:
+        return sum(leaf.size for leaf in self.outputs)
+
+    @property
+    def result_names(self) -> list[str]:
+        """Names of a pullback's results: the outputs, then the cotangents of the inputs."""
+        return [*(y.name for y in self.outputs), *(f"the cotangent of `{leaf.name}`" for leaf in self.inputs)]
+
+    def arguments_with(self, leaves: Sequence[Leaf], arrays: Sequence[Any], constant: Function = unchanged) -> Any:
+        """The arguments with ``arrays`` in place of ``leaves``, and ``constant`` applied to every other leaf."""
         flat = [constant(leaf) for leaf in self.flat]
-        for leaf, array in zip(self.inputs, arrays, strict=True):
-            flat[leaf.place] = array
-        return jax.tree.unflatten(self.tree, flat)
+        for leaf, array in zip(leaves, arrays, strict=True):
+            flat[leaf.flat_index] = array
+        return jax.tree.unflatten(self.treedef, flat)
 
-    def view(self, function: Function, constant: Function = lambda leaf: leaf) -> Function:
-        """``function`` as one of the inputs alone; what is no floating-point output is left out."""
+    def flattened(self, function: Function, constant: Function = unchanged) -> Function:
+        """``function`` as one from a list of the inputs to a list of the floating-point outputs."""
+        on_inputs = self.on_inputs(function, constant)
+        return lambda arrays: floating_leaves(on_inputs(arrays))
 
-        whole = self.view_of_all(function, constant)
-        return lambda arrays: [leaf for leaf in jax.tree.leaves(whole(arrays)) if is_floating(leaf)]
-
-    def view_of_all(self, function: Function, constant: Function = lambda leaf: leaf) -> Function:
-        """``function`` as one of the inputs alone."""
-        return lambda arrays: function(*self.arguments_with(arrays, constant))
+    def on_inputs(self, function: Function, constant: Function = unchanged) -> Function:
+        """``function`` as one of a list of the inputs; it returns what ``function`` returns."""
+        return lambda arrays: function(*self.arguments_with(self.inputs, arrays, constant))
 
 
 def is_array(leaf: Any) -> bool:
@@ -77,40 +94,53 @@ def is_floating(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def problem_of(fn: Function, reference: Function, args: Sequence[Any], argnums: Any) -> Problem:
-    """Reads the arguments; raises ``TypeError`` or ``ValueError`` where they cannot be checked."""
+def floating_leaves(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+
+
+def make_problem(fn: Function, reference: Function, args: Sequence[Any], argnums: Any) -> Problem:
+    """Reads the arguments. Raises ``TypeError`` or ``ValueError`` if they cannot be checked."""
     for name, function in (("fn", fn), ("reference", reference)):
         if not callable(function):
             raise TypeError(f"check_custom_vjp: `{name}` is {function!r}; it must be a function")
     chosen = _positions(argnums, len(args))
-    paths, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
+    paths, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
     flat: list[Any] = []
     inputs: list[Leaf] = []
-    integers: list[Leaf] = []
-    arguments: dict[int, list[int]] = {}
-    for place, (path, value) in enumerate(paths):
+    integer_inputs: list[Leaf] = []
+    inputs_of_argument: dict[int, list[int]] = {}
+    for flat_index, (path, value) in enumerate(paths):
         position = path[0].idx
-        name = _name(fn, position) + jax.tree_util.keystr(path[1:])
         differentiated = position in chosen and (is_array(value) or (argnums is not None and isinstance(value, float)))
         if not differentiated:
             flat.append(jnp.asarray(value) if is_array(value) else value)
             continue
+        name = _name(fn, position) + jax.tree_util.keystr(path[1:])
         value = jnp.asarray(value)
         flat.append(value)
-        _require_real(name, value)
-        leaf = Leaf(name, place, value.shape, value.dtype)
+        _require_real_numbers(name, value)
+        leaf = Leaf(name, flat_index, value.shape, value.dtype)
         if is_floating(value):
-            arguments.setdefault(position, []).append(len(inputs))
+            inputs_of_argument.setdefault(position, []).append(len(inputs))
             inputs.append(leaf)
         else:
-            integers.append(leaf)
+            integer_inputs.append(leaf)
     if not inputs:
         raise ValueError(
             f"check_custom_vjp: no argument has a floating-point array; argnums={argnums!r}, of {len(args)} arguments"
-            f" {[_described(value) for _, value in paths]}; give one to differentiate in"
+            f" {[_describe(value) for _, value in paths]}; give one to differentiate"
         )
-    positions = tuple(path[0].idx for path, _ in paths)
-    return Problem(fn, reference, tuple(flat), tree, tuple(inputs), tuple(integers), arguments, positions)
+    argument_of_leaf = tuple(path[0].idx for path, _ in paths)
+    return Problem(
+        fn,
+        reference,
+        tuple(flat),
+        treedef,
+        tuple(inputs),
+        tuple(integer_inputs),
+        inputs_of_argument,
+        argument_of_leaf,
+    )
 
 
 def _positions(argnums: Any, count: int) -> tuple[int, ...]:
@@ -119,7 +149,7 @@ def _positions(argnums: Any, count: int) -> tuple[int, ...]:
     numbers = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-            raise TypeError(f"check_custom_vjp: `argnums` is {argnums!r}; it must be None, an int or several")
+            raise TypeError(f"check_custom_vjp: `argnums` is {argnums!r}; it must be None, an int or several ints")
         if not -count <= number < count:
             raise ValueError(f"check_custom_vjp: `argnums` is {argnums!r}; there are {count} arguments")
     return tuple(int(number) % count for number in numbers)
@@ -134,7 +164,7 @@ def _name(fn: Function, position: int) -> str:
     return positional[position].name if position < len(positional) else f"args[{position}]"
 
 
-def _require_real(name: str, value: jax.Array) -> None:
+def _require_real_numbers(name: str, value: jax.Array) -> None:
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise TypeError(
             f"check_custom_vjp: `{name}` has dtype {value.dtype}; it must be real: "
@@ -142,12 +172,12 @@ def _require_real(name: str, value: jax.Array) -> None:
         )
     nan = np.isnan(np.asarray(value).astype(np.float64)) if is_floating(value) else np.False_
     if np.any(nan):
-        place = tuple(int(index[0]) for index in np.nonzero(nan))
+        index = tuple(int(indices[0]) for indices in np.nonzero(nan))
         raise ValueError(
-            f"check_custom_vjp: `{name}` is NaN at {place}; nothing can be told from NaN. "
-            "The check of isolation plants one of its own"
+            f"check_custom_vjp: `{name}` is NaN at {index}; gradients cannot be compared at NaN. "
+            "How NaN spreads is checked with arguments that have none: the check inserts its own"
         )
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__

@@ -1,8 +1,8 @@
-"""The rule depends on its arguments and its residuals alone.
+"""Checks that the backward pass depends only on its residuals and its cotangent.
 
-A forward pass that leaves something for its backward pass in a global or an attribute seems right as long as one
-follows the other. It breaks where another call comes between them, where JAX traces the two apart, as `jax.checkpoint`
-does, and it may depend on how often the rule was traced.
+A forward pass that leaves something for the backward pass in a global or an attribute works as long as the two follow
+each other directly. It fails if another call comes between them, or if JAX traces the two separately, as
+`jax.checkpoint` does. The result may also depend on how often the rule was traced.
 """
 
 from collections.abc import Sequence
@@ -13,24 +13,23 @@ import jax.numpy as jnp
 
 from jaxbn.testing.collector import IMPURE, Collector
 from jaxbn.testing.cotangents import gaussian
-from jaxbn.testing.gradients import Truth
 from jaxbn.testing.precision import Trial
+from jaxbn.testing.scoring import Scorer
 
 
-def check_purity(collector: Collector, truth: Truth, pooled: Sequence[Trial], seed: int, *, jit: bool) -> None:
-    """Traced once more, with the forward pass of another call before the backward pass of this one."""
+def check_purity(collector: Collector, scorer: Scorer, pooled: Sequence[Trial], seed: int, *, jit: bool) -> None:
+    """Traces the rule again, with the forward pass of another call between the forward and the backward pass."""
     problem = collector.problem
-    view = problem.view(problem.fn)
+    function = problem.flattened(problem.fn)
 
-    def interrupted(arrays: Sequence[Any], others: Sequence[Any], dy: Sequence[Any]) -> Any:
-        _, vjp = jax.vjp(view, list(arrays))
-        jax.vjp(view, list(others))
+    def interrupted(arrays: Sequence[Any], other_arrays: Sequence[Any], dy: Sequence[Any]) -> Any:
+        _, vjp = jax.vjp(function, list(arrays))
+        jax.vjp(function, list(other_arrays))
         return vjp(list(dy))[0]
 
     collector.progress("purity")
     dy = gaussian(problem.outputs, seed, 0).arrays
-    others = [array * jnp.asarray(0.75, array.dtype) for array in problem.arrays]
-    got = (jax.jit(interrupted) if jit else interrupted)(problem.arrays, others, dy)
-    trial = truth.trial("gaussian 0 with another call between the two passes", got, problem.arrays, dy)
-    size = sum(y.size for y in problem.outputs)
-    collector.judge([trial], problem.inputs, pooled, size=size, check="purity", cause=IMPURE)
+    other_arrays = [array * jnp.asarray(0.75, array.dtype) for array in problem.arrays]
+    got = (jax.jit(interrupted) if jit else interrupted)(problem.arrays, other_arrays, dy)
+    trial = scorer.trial("gaussian 0 with another call between the two passes", got, problem.arrays, dy)
+    collector.judge([trial], problem.inputs, pooled, size=problem.output_size, check="purity", cause=IMPURE)

@@ -1,4 +1,4 @@
-"""What a check found, to be read in a terminal, by a program, or as a page."""
+"""The report of a check: as text for a terminal, as JSON, and as an HTML page."""
 
 import json
 from collections.abc import Sequence
@@ -10,27 +10,32 @@ import numpy as np
 
 from jaxbn.testing.page import page
 
-DETAILED = 3  # failures that are printed at length
+DETAILED = 3
+"""How many failures are printed in full; then follows one line for each."""
+
+BRIEF = 12
+"""How many of those lines are printed."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that is wrong, at its worst.
+    """A check that failed, with its worst entry.
 
     Attributes:
-        check: What kind of check it is, such as ``"gradient"`` or ``"structure"``.
-        message: What was found, in a sentence.
-        argument: The array whose cotangent is wrong, as ``"params['kernel']"``; none where it is all of them.
-        output: The output whose cotangent brings it to light; none where it is all of them together.
-        cotangent: Which cotangent was sent back, such as ``"gaussian 3"``.
-        transformation: Under which transformation, such as ``"vmap"``; none under none.
-        index: The worst entry.
-        got: What the rule gives there.
-        want: What autodiff of the reference gives there in float64.
-        error: How far off, in units of the cotangent's largest entry.
-        budget: How far off rounding may be.
-        cause: A guess.
-        reproduce: Python that shows it.
+        check: The kind of check, such as ``"gradient"`` or ``"structure"``.
+        message: A sentence that says what is wrong.
+        argument: The array whose cotangent is wrong, such as ``"params['kernel']"``, or None if it is not one array.
+        output: The only output whose cotangent was not zero, or None if there were several.
+        cotangent: The outputs' cotangent with the largest error, such as ``"gaussian 3"``.
+        transformation: The transformation that the failure occurred under, such as ``"vmap"``, or None.
+        index: The index of the worst entry.
+        got: The rule's value there.
+        want: The value there of the reference's gradient in float64.
+        error: The error there, relative to the cotangent's largest entry.
+        budget: The largest error that rounding explains.
+        cause: A guess at the cause.
+        reproduce: Python that reproduces the failure.
+        arrays: The rule's gradient and the right one, if the failure is of the gradient itself.
     """
 
     check: str
@@ -67,12 +72,12 @@ class VjpReport:
     """The outcome of `check_custom_vjp`; ``print`` it.
 
     Attributes:
-        function: The name of what was checked.
-        failures: What is wrong, the most telling first; empty if nothing is.
-        checked: What was checked, and how much of it.
-        unchecked: What was not, and why.
+        function: The name of the function that was checked.
+        failures: The checks that failed, in the order in which they ran; empty if none did.
+        checked: The checks that were made.
+        unchecked: The checks that could not be made, or not fully, each with the reason.
         inputs: The arrays that were differentiated, with their types.
-        seconds: How long it took.
+        seconds: How long the checks took.
     """
 
     function: str
@@ -88,7 +93,7 @@ class VjpReport:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The guesses, each once."""
+        """The guesses at the causes, without repetitions."""
         return tuple(dict.fromkeys(failure.cause for failure in self.failures if failure.cause))
 
     def __str__(self) -> str:
@@ -99,36 +104,37 @@ class VjpReport:
         rest = self.failures[DETAILED:]
         if rest:
             lines += ["", f"and {len(rest)} more:"]
-            lines += [f"  {each.check}: {each.message}" for each in rest[:12]]
-            lines += [f"  ... {len(rest) - 12} of them not shown; see `failures`"] if len(rest) > 12 else []
+            lines += [f"  {failure.check}: {failure.message}" for failure in rest[:BRIEF]]
+            hidden = len(rest) - BRIEF
+            lines += [f"  ... {hidden} of them not shown; see `failures`"] if hidden > 0 else []
         lines += ["", "checked: " + "; ".join(self.checked)]
         if self.unchecked:
-            lines += ["not checked:"] + [f"  {what}: {_first_line(why)}" for what, why in self.unchecked]
+            lines += ["not checked:"] + [f"  {check}: {_first_line(why)}" for check, why in self.unchecked]
         return "\n".join([*lines, f"({self.seconds:.1f} s)"])
 
     def to_json(self) -> str:
-        """The report as a JSON object; numbers that JSON does not have, such as NaN, are strings."""
+        """The report as a JSON object; numbers that JSON cannot express, such as NaN, are strings."""
         failures = [
-            {name: _plain(value) for name, value in vars(failure).items() if name != "arrays"}
+            {name: _for_json(value) for name, value in vars(failure).items() if name != "arrays"}
             for failure in self.failures
         ]
-        content = {name: _plain(value) for name, value in vars(self).items() if name != "failures"}
+        content = {name: _for_json(value) for name, value in vars(self).items() if name != "failures"}
         return json.dumps({"passed": self.passed, **content, "failures": failures}, indent=2, allow_nan=False)
 
     def to_html(self, path: str | PathLike[str]) -> None:
-        """Writes a page that needs nothing else: the report, and heat maps of got, wanted and their difference."""
+        """Writes a self-contained HTML page: the report, and heat maps of got, wanted and their difference."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(page(self))
 
 
 class VjpMismatch(AssertionError):
-    """The rule is wrong; ``report`` says how, and so does the message."""
+    """Raised if a check fails. Its message is the report, which is also the attribute ``report``."""
 
     def __init__(self, report: VjpReport) -> None:
         super().__init__(f"\n{report}")
         self.report = report
 
-    def __reduce__(self) -> Any:  # as pytest-xdist sends it from one process to another
+    def __reduce__(self) -> Any:  # pytest-xdist pickles exceptions
         return VjpMismatch, (self.report,)
 
 
@@ -141,7 +147,7 @@ def _first_line(text: str) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _plain(value: Any) -> Any:
+def _for_json(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
+        return [_for_json(element) for element in value]
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What a test or a curious user measures of a differentiable function."""
+"""Counts the bytes that a function keeps from its forward pass for its backward pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ class SavedBytes(NamedTuple):
     """Bytes that are kept from a forward pass for the backward pass.
 
     Attributes:
-        inputs: Of the caller's own arrays, which are in memory anyway: arguments, and arrays that the function closes
-            over.
-        added: Of what the function has computed.
+        inputs: Bytes of the caller's arrays, which are in memory anyway: the arguments, and arrays that the function
+            closes over.
+        added: Bytes of arrays that the function has computed.
     """
 
     inputs: int
@@ -23,18 +23,18 @@ class SavedBytes(NamedTuple):
 def saved_bytes(function: Callable[..., Any], *args: Any) -> SavedBytes:
     """Counts what ``jax.vjp(function, *args)`` keeps for the backward pass, without running it.
 
-    Every array is counted once, however often it is kept. The count is of the program as JAX traces it: in a compiled
-    whole, XLA may compute anew or share.
+    An array that is kept several times is counted once. The count is for the program that JAX traces. If that program
+    is compiled as a whole, XLA may recompute an array instead of keeping it.
 
     Args:
-        function: Any function that `jax.vjp` takes.
-        *args: Its arguments, arrays or pytrees of them; `jax.ShapeDtypeStruct` will do.
+        function: A function that `jax.vjp` can differentiate.
+        *args: The function's arguments: arrays or pytrees of them; `jax.ShapeDtypeStruct` will do.
 
     Returns:
-        The bytes of the inputs among them, and of the rest.
+        The bytes of inputs and of computed arrays.
 
     Raises:
-        TypeError: ``function`` cannot be differentiated in ``args``, as `jax.vjp` says.
+        TypeError: ``function`` cannot be differentiated at ``args``; the message is that of `jax.vjp`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -45,10 +45,10 @@ def saved_bytes(function: Callable[..., Any], *args: Any) -> SavedBytes:
         SavedBytes(inputs=4000, added=0)
     """
 
-    def kept(*args: Any) -> list[jax.Array]:
+    def residuals(*args: Any) -> list[jax.Array]:
         return jax.tree.leaves(jax.vjp(function, *args)[1])
 
-    jaxpr = jax.make_jaxpr(kept)(*args).jaxpr
+    jaxpr = jax.make_jaxpr(residuals)(*args).jaxpr
     inputs = {*jaxpr.invars, *jaxpr.constvars}
     saved = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
     return SavedBytes(

@@ -15,7 +15,7 @@ class CheckerMutant(NamedTuple):
 
 
 MUTANTS = [
-    CheckerMutant("nothing is compared", "precision", "error = np.abs(", "error = 0 * np.abs(", "sign"),
+    CheckerMutant("nothing is compared", "precision", "    error = np.abs(", "    error = 0 * np.abs(", "sign"),
     CheckerMutant("nothing is usable", "precision", "usable = np.isfinite(want)", "usable = np.isnan(want)", "sign"),
     CheckerMutant(
         "the tighter tolerance",
@@ -31,11 +31,13 @@ MUTANTS = [
         "8 * leaf.eps * np.sqrt(size)",
         "zero in bfloat16",
     ),
-    CheckerMutant("tolerance from ours", "precision", "each.autodiff for each", "each.error for each", "sign"),
+    CheckerMutant(
+        "tolerance from ours", "precision", "score.autodiff_error for score", "score.error for score", "sign"
+    ),
     CheckerMutant(
         "the first leaf alone", "collector", "enumerate(leaves)", "enumerate(leaves[:1])", "sign of the last"
     ),
-    CheckerMutant("error and budget swapped", "collector", ".error > allowed:", ".error < allowed:", "right"),
+    CheckerMutant("error and budget swapped", "collector", ".error <= allowed:", ".error >= allowed:", "right"),
     CheckerMutant(
         "truth in float32", "oracle", "with jax.enable_x64(True):", "with jax.enable_x64(False):", "right in float64"
     ),
@@ -48,7 +50,7 @@ MUTANTS = [
     ),
     CheckerMutant("zero is not compared", "gradients", "(got != 0) & (", "(got != got) & (", "offset"),
     CheckerMutant(
-        "linearity is not compared", "gradients", "truth.scored(label, got,", "truth.scored(label, want,", "offset"
+        "linearity is not compared", "gradients", "trial_against(label, got,", "trial_against(label, want,", "offset"
     ),
     CheckerMutant(
         "runs that agree fail", "gradients", "first.tobytes() != second", "first.tobytes() == second", "right"
@@ -57,27 +59,27 @@ MUTANTS = [
     CheckerMutant(
         "the value under differentiation is not compared",
         "values",
-        "        if found.error > allowed:\n            collector",
+        "        if score.error > allowed:\n            collector",
         "        if False:\n            collector",
         "value",
     ),
     CheckerMutant(
         "values are not compared",
         "values",
-        "        if found.error > allowed:\n            raise",
+        "        if score.error > allowed:\n            raise",
         "        if False:\n            raise",
         "other function",
     ),
-    CheckerMutant("any slope will do", "taylor", "slope < 1.5", "slope < 0.5", "reference"),
+    CheckerMutant("any order will do", "taylor", "order < 1.5", "order < 0.5", "reference"),
     CheckerMutant(
         "any difference will do",
         "neighbourhood",
-        "<= 4 * uncertain",
-        "<= 4 * uncertain + np.inf",
+        "<= 4 * uncertainty",
+        "<= 4 * uncertainty + np.inf",
         "reference beside kinks",
     ),
     CheckerMutant(
-        "no difference will do", "neighbourhood", "<= 4 * uncertain", "< 0 * uncertain", "right near a singularity"
+        "no difference will do", "neighbourhood", "<= 4 * uncertainty", "< 0 * uncertainty", "right near a singularity"
     ),
     CheckerMutant(
         "a kink is a jump",
@@ -109,7 +111,7 @@ MUTANTS = [
     CheckerMutant(
         "what is not supported passes",
         "collector",
-        "        if self.asked_for(transformation):\n",
+        "        if transformation in self.requested:\n",
         "        if False:\n",
         "jvp",
     ),
