@@ -47,7 +47,7 @@ def arrays() -> list[jax.Array]:
 
 
 @pytest.fixture(scope="module")
-def report(quickly_compiled: None, arrays: list[jax.Array]) -> VjpReport:
+def report(arrays: list[jax.Array]) -> VjpReport:
     return check_custom_vjp(lossy_batch_norm(), BATCH_NORM.forward, *arrays, raise_on_failure=False)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -64,12 +64,16 @@ def gradients(loss: Loss) -> Any:
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*arrays())
 
 
+@cache
+def gradients_of_the_whole(mask: str) -> Any:
+    return gradients(partial(whole, MASKS[mask]))
+
+
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_shard_map(devices: int, check: bool, mask: str) -> None:
-    where = MASKS[mask]
-    assert_close(gradients(spread(devices, check, where)), gradients(partial(whole, where)), 1e-11)
+    assert_close(gradients(spread(devices, check, MASKS[mask])), gradients_of_the_whole(mask), 1e-11)
 
 
 @pytest.mark.parametrize("mask", ["no mask", "uneven"])
@@ -96,8 +100,8 @@ def test_vmap_with_an_axis_name() -> None:
 
         return jnp.sum(jax.vmap(part, axis_name="part")(x.reshape(4, -1, *x.shape[1:])))
 
-    assert_close(gradients(parts), gradients(partial(whole, None)), 1e-11)
-    assert_close(second(parts), second(partial(whole, None)), 1e-10)
+    assert_close(gradients(parts), gradients_of_the_whole("no mask"), 1e-11)
+    assert_close(second(parts), second_of_the_whole("no mask"), 1e-10)
 
 
 def test_a_tuple_of_names_under_vmap() -> None:
@@ -155,12 +159,16 @@ def second(loss: Loss) -> Any:
     return jax.jit(jax.grad(penalty, (0, 1, 2)))(*arrays()), along
 
 
+@cache
+def second_of_the_whole(mask: str) -> Any:
+    return second(partial(whole, MASKS[mask]))
+
+
 @pytest.mark.parametrize("groups", [None, [[0, 1, 2, 3]]], ids=["all", "one group"])
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("mask", ["no mask", "uneven"])
 def test_second_derivatives(mask: str, check: bool, groups: Any) -> None:
-    where = MASKS[mask]
-    assert_close(second(spread(4, check, where, groups=groups)), second(partial(whole, where)), 1e-10)
+    assert_close(second(spread(4, check, MASKS[mask], groups=groups)), second_of_the_whole(mask), 1e-10)
 
 
 @pytest.mark.parametrize("check", [True, False])
