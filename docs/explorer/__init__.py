@@ -1,8 +1,9 @@
-"""One page on which the deck's sums can be touched: ``python -m docs.explorer`` writes ``docs/explorer.html``.
+"""Generates ``docs/explorer.html``, an interactive page of the deck's sums: run ``python -m docs.explorer``.
 
-Point at an output, an input pixel or a kernel tap of a small convolution: the terms of D3, D5 or D7 light up, with
-their sum beside what the hand-written rule gave. Move one value of a batch: the three terms of D16 follow. The page is
-one file that needs no network; `docs.explorer.examples` computes its numbers, the files beside it draw them.
+When the reader points at an output, an input pixel or a kernel tap of a small convolution, the page highlights the
+terms of D3, D5 or D7 and compares their sum with the result of the hand-written rule. A slider changes one value of a
+batch, and the page shows the three terms of D16. The page is one file and works offline. `docs.explorer.examples`
+computes its numbers, and the JavaScript files in this folder draw them.
 """
 
 import json
@@ -12,11 +13,11 @@ from string import Template
 from docs.explorer import examples
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("grids.js", "sums.js", "convolution.js", "batch_norm.js")  # each uses those before it
+_SCRIPTS = ("grids.js", "sums.js", "convolution.js", "batch_norm.js")  # each file uses the ones before it
 
 
 def page() -> str:
-    """The page, always the same: its numbers are whole or rounded to four decimals."""
+    """The text of the page. It is the same on every machine, because its numbers are integers or rounded."""
     numbers = {"convolution": examples.convolution(), "batch_norm": examples.batch_norm()}
     return Template(_read("page.html")).substitute(
         style=_read("page.css"),

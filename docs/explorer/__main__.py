@@ -1,4 +1,4 @@
-"""The command ``python -m docs.explorer``: write the page of the deck's sums."""
+"""The command ``python -m docs.explorer``, which writes the page of the deck's sums."""
 
 import argparse
 from collections.abc import Sequence

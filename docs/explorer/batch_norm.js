@@ -1,4 +1,4 @@
-// Batch norm: a slider moves the first value, and the three terms of D16 follow.
+// Batch norm: a slider changes the first value, and the page shows the three terms of D16.
 
 const { C: START, delta: DELTA, gamma: GAMMA, epsilon: EPSILON, positions: POSITIONS, gradients: GRADIENTS } =
   NUMBERS.batch_norm;
@@ -6,7 +6,7 @@ const TERMS = { direct: "direct", mean: "through μ", variance: "through σ²", 
 const average = (values) => values.reduce((total, value) => total + value, 0) / values.length;
 const subscript = (index) => "₁₂₃₄₅₆"[index];
 
-// D16 for every value, and what it is made of.
+// The terms of D16 for every value, and the moments and means in them.
 function inputGradient(C) {
   const mean = average(C);
   const variance = average(C.map((value) => (value - mean) ** 2));

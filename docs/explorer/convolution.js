@@ -1,12 +1,12 @@
-// Convolution: whoever asks about a number sees the terms of its sum.
+// Convolution: the reader selects a number and sees the terms of its sum.
 
-const FRAME = range(-2, 6); // the image 0 … 4, and two more around it, which is as far as any kernel reaches
-const isFar = (index) => index < -1 || index > 5; // met only with padding 2 or dilation 2
+const FRAME = range(-2, 6); // the image 0 … 4 and two rows around it, which is as far as any kernel reaches
+const isFar = (index) => index < -1 || index > 5; // rows that only padding 2 or dilation 2 reaches
 const options = { stride: 1, padding: 0, dilation: 1 };
 const lastAsked = { output: [2, 2], input: [2, 2], tap: [-1, -1] };
 let asked = "input";
 let pinned = false;
-const narrow = matchMedia("(max-width: 1199px)"); // as in page.css
+const narrow = matchMedia("(max-width: 1199px)"); // the same width as in page.css
 
 const grids = {};
 for (const [kind, { cells }] of Object.entries(KINDS)) {
@@ -17,15 +17,15 @@ for (const [kind, { cells }] of Object.entries(KINDS)) {
   }
 }
 
-// The mouse asks where it is until a click pins the answer; the keyboard's focus always asks, and so does a finger.
-// Where only the grids of one sum are shown, it takes a click to ask about another, so that they do not change under
-// the mouse.
+// The mouse selects the number that it points at, until a click pins the selection. The focus of the keyboard and a tap
+// always select. On a narrow page, which shows only the grids of one sum, a click is needed to select another sum, so
+// that the grids do not change while the mouse moves.
 function listen(table, kind) {
   const ask = (cell) => {
     asked = kind;
     lastAsked[kind] = [Number(cell.dataset.i), Number(cell.dataset.j)];
     draw();
-    if (!cell.offsetParent) grids[KINDS[kind].result].at(...lastAsked[kind]).cell.focus(); // its grid has just gone
+    if (!cell.offsetParent) grids[KINDS[kind].result].at(...lastAsked[kind]).cell.focus(); // its grid is now hidden
   };
   const on = (type, react) =>
     table.addEventListener(type, (event) => {
@@ -158,7 +158,7 @@ function aboutZeros(kind, terms) {
 }
 
 function drawTerms(terms) {
-  const columns = Math.sqrt(terms.length); // a window, or all outputs: square, as they lie on the grid
+  const columns = Math.sqrt(terms.length); // the terms form a square, like the window or the outputs that they belong to
   const container = byId("terms");
   container.style.setProperty("--columns", columns);
   container.classList.toggle("many", columns > 3);
@@ -187,7 +187,7 @@ function drawTerms(terms) {
   );
 }
 
-// A term that is pointed at, or has the focus, shows which two numbers it multiplies.
+// Highlights the two factors of the term that the mouse points at or that has the focus.
 function drawPair(target) {
   const index = [...byId("terms").children].indexOf(target?.closest(".term"));
   const pair = (currentTerms()[index] ?? []).map((factor) => key(...factor));

@@ -1,4 +1,4 @@
-// What both parts of the page use: making elements, arrays under the deck's indices, moving by arrow keys.
+// Helpers for both parts of the page: creating elements, arrays with the deck's indices, moving with the arrow keys.
 
 const NUMBERS = JSON.parse(document.getElementById("numbers").textContent);
 const byId = (id) => document.getElementById(id);
@@ -12,15 +12,15 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// An array under the deck's indices. What it does not have is zero: the padding of D9, and δ outside its range (D5).
+// An array with the deck's indices. Entries outside of it are zero: the padding of D9, and δ outside its range (D5).
 function field(values, rows, columns) {
   const at = (i, j) => values[rows.indexOf(i)]?.[columns.indexOf(j)];
   const places = rows.flatMap((i) => columns.map((j) => [i, j]));
   return { places, has: (i, j) => at(i, j) !== undefined, get: (i, j) => at(i, j) ?? 0 };
 }
 
-// A table of cells with the indices on its edges. Each cell has room for its number and for what it is multiplied by.
-// Rows and columns of which `isFar` is true are marked, so that they can be left out.
+// A table of cells with the indices on its edges. Each cell has a place for its number and one for the factor that it is
+// multiplied by. Rows and columns for which `isFar` is true are marked, so that the style sheet can hide them.
 function createGrid(figure, label, rows, columns, isFar) {
   const cells = new Map();
   const table = make("table", { role: "grid", "aria-label": label });
@@ -45,7 +45,7 @@ function createGrid(figure, label, rows, columns, isFar) {
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-// One stop for the Tab key; arrows go on to the next element with data-i and data-j that can have the focus.
+// Arrow keys move the focus to the next element with data-i and data-j that can have it; the Tab key stops only once.
 function moveByArrows(container) {
   container.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
@@ -61,7 +61,7 @@ function moveByArrows(container) {
   });
 }
 
-// One choice of several: native radio buttons, drawn as a row.
+// A choice between several values: native radio buttons in a row.
 function createChoice(legend, name, options, chosen, choose) {
   const buttons = options.map(([value, text]) => {
     const input = make("input", { type: "radio", name, value });

@@ -1,11 +1,11 @@
-// The deck's sums: what can be asked about, and the terms of each answer.
+// The deck's sums: the quantities that can be selected, and the terms of each.
 
 const TAPS = range(-1, 1);
 const PLACES_OF_TAPS = TAPS.flatMap((n) => TAPS.map((m) => [n, m]));
 const NAMES = { a: "a", K: "K", C: "C", da: "∂Loss/∂a", dK: "∂Loss/∂K", delta: "δ" };
 
-// What can be asked about, and the deck's sum for it: the two factors of each term, as [array, row, column]. `over` is
-// the array on which the other one lies. With a dilation, n and m count in steps of it.
+// The kinds of numbers that can be selected, with the deck's sum for each: `terms` are the two factors of every term, as
+// [array, row, column]. `over` is the array that the other one slides along. With a dilation d, taps are d pixels apart.
 const KINDS = {
   output: {
     deck: "D3",
@@ -17,7 +17,7 @@ const KINDS = {
     terms: (i, j, d) => PLACES_OF_TAPS.map(([n, m]) => [["a", i + d * n, j + d * m], ["K", -n, -m]]),
     what: (i, j) =>
       `The kernel lies on the input, rotated by 180°, its centre on ${place(i, j)}. ` +
-      "Each tap multiplies what is under it.",
+      "Each tap multiplies the number under it.",
     zeros: "on the zero padding",
   },
   input: {
@@ -30,7 +30,7 @@ const KINDS = {
     terms: (i, j, d) => PLACES_OF_TAPS.map(([n, m]) => [["delta", i + d * n, j + d * m], ["K", n, m]]),
     what: (i, j) =>
       `The kernel lies on δ, not rotated, its centre on ${place(i, j)}. ` +
-      "Each output that the pixel reached sends its δ back through the tap between them.",
+      "Each output that the pixel contributed to gives its δ times the tap between them.",
     zeros: "where there is no output: δ is 0 there",
   },
   tap: {
@@ -42,8 +42,8 @@ const KINDS = {
     formula: (d) => [`${named("dK")}(n, m) =`, `Σᵢ Σⱼ ${named("delta")}(i, j) · ${named("a")}(i−${d}n, j−${d}m)`],
     terms: (n, m, d) => arrays.delta.places.map(([i, j]) => [["delta", i, j], ["a", i - d * n, j - d * m]]),
     what: (n, m, d) =>
-      `δ lies on the input, moved by ${place(0 - d * n, 0 - d * m)}. ` +
-      "Each output used this tap once, on the input under its δ.",
+      `δ lies on the input, shifted by ${place(0 - d * n, 0 - d * m)}. ` +
+      "Each output multiplied this tap by the input under its δ.",
     zeros: "on the zero padding",
   },
 };
@@ -54,4 +54,4 @@ const nameOf = ([name, i, j]) => `${NAMES[name]}(${signed(i)},${signed(j)})`;
 const valueOf = ([name, i, j]) => arrays[name].get(i, j);
 const key = (name, i, j) => `${name},${i},${j}`;
 
-let arrays; // of the example that is chosen, as fields by name
+let arrays; // the arrays of the chosen example, by name

@@ -1,4 +1,4 @@
-"""The figures of `docs/derivation.md`, drawn from computed numbers: ``python -m docs.figures`` writes the SVG files."""
+"""Draws the figures of `docs/derivation.md` from computed numbers; ``python -m docs.figures`` writes the SVG files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +19,17 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 def write(folder: Path) -> None:
-    """Draws every figure into the folder, the same bytes each time on the same machine and versions."""
+    """Writes every figure into the folder. The bytes are the same each time on one machine with the same versions."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "jaxbn", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
         for name, draw in FIGURES.items():
             figure = draw()
-            _settle(figure)
+            _fix_layout(figure)
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
-def _settle(figure: Figure) -> None:
-    """Keeps the layout, rounded: the solver's last bits differed from one run to the next."""
+def _fix_layout(figure: Figure) -> None:
+    """Replaces the layout engine by rounded positions, because the engine's last bits differ between runs."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:

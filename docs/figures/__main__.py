@@ -1,4 +1,4 @@
-"""``python -m docs.figures [FOLDER]`` draws the figures of `docs/derivation.md`, into this folder unless told where."""
+"""The command ``python -m docs.figures [FOLDER]``, which draws the figures of `docs/derivation.md`, here by default."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Arrays as boards of cells, under the deck's indices: what the drawings are made of.
+"""Draws arrays as boards of cells with the deck's indices; the figures consist of these boards.
 
-A colour means one thing in all figures: blue the image, orange the kernel, green δ, purple a gradient. The paper is
-white whatever is around it, so that the figures read on light pages and on dark ones.
+Colours have the same meaning in all figures: blue for the image, orange for the kernel, green for δ, purple for a
+gradient. The background is white, so that the figures can be read on light and on dark pages.
 """
 
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def board(axes: Axes, rows: range, columns: range, title: str, below: str = "") -> None:
-    """An empty board with its indices along the upper and the left edge, a title and a line of text below."""
+    """Prepares a board: its indices along the upper and the left edge, a title, and a line of text below."""
     axes.set(xlim=(columns.start - 1.1, columns.stop - 0.4), ylim=(rows.stop - 0.4, rows.start - 1.1), aspect="equal")
     axes.set_title(title, fontsize=11, color=INK)
     axes.axis("off")
@@ -37,7 +37,7 @@ def cell(
 
 
 def frame(axes: Axes, i: float, j: float, sides: tuple[int, int], color: str, style: str = "-") -> None:
-    """An outline around the cells whose first is (i, j)."""
+    """Draws a frame around a block of cells whose first cell is (i, j)."""
     rows, columns = sides
     outline = Rectangle((j - 0.5, i - 0.5), columns, rows, fill=False, edgecolor=color, linewidth=2.2, linestyle=style)
     axes.add_patch(outline)
@@ -48,10 +48,10 @@ def write_at(axes: Axes, i: float, j: float, text: str, color: str = INK, size: 
 
 
 def signed(number: float) -> str:
-    """With a minus of the width of a plus."""
+    """The number with a typographic minus sign, which is as wide as a plus."""
     return f"{number:g}".replace("-", "−")
 
 
 def at(name: str, i: int, j: int) -> str:
-    """``K(−1,0)``."""
+    """A name with an index, such as ``K(−1,0)``."""
     return f"{name}({signed(i)},{signed(j)})"

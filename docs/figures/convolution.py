@@ -1,4 +1,4 @@
-"""The drawings of convolution: D5, D6, D8, and what a stride and a dilation make of D5."""
+"""Draws the figures of convolution: D5, D6, D8, and D5 with a stride and with a dilation."""
 
 from itertools import product
 
@@ -35,7 +35,7 @@ K = np.array([[1, 2, -1], [3, -2, 1], [-1, 1, 2]])
 
 
 def reach() -> Figure:
-    """The outputs that a pixel reaches and the tap by which it does, and how many there are for each pixel (D5)."""
+    """Draws the outputs that a pixel contributes to, each with its tap, and their number for every pixel (D5)."""
     figure = new_figure(11, 3.2)
     *boards, counts = figure.subplots(1, 4)
     for axes, (i, j) in zip(boards, [(0, 0), (1, 3), (2, 2)], strict=True):
@@ -56,7 +56,7 @@ def reach() -> Figure:
 
 
 def padded_delta() -> Figure:
-    """δ padded with zeros, the kernel in the corner and in the centre, and the gradient (D6)."""
+    """Draws δ padded with zeros, with the kernel in the corner and in the centre, and the gradient (D6)."""
     figure = new_figure(11, 3.9)
     kernel, corner, centre, result = figure.subplots(1, 4, width_ratios=[3.5, 7, 7, 5])
     gradient = derivation.conv_input_gradient(DELTA[None], K[None, None])[0]
@@ -74,7 +74,7 @@ def padded_delta() -> Figure:
 
 
 def _padded(axes: Axes, place: int, title: str, below: str) -> None:
-    """δ in its zeros with the kernel's window about (place, place), the taps small in its cells."""
+    """Draws the padded δ, and the kernel centred at (place, place) with its taps as small numbers in the cells."""
     around = range(-1, 6)
     board(axes, around, around, title, below)
     for i, j in product(around, around):
@@ -90,7 +90,7 @@ def _padded(axes: Axes, place: int, title: str, below: str) -> None:
 
 
 def kernel_gradient() -> Figure:
-    """δ sliding along the image: one place for each tap of the kernel (D8)."""
+    """Draws δ sliding along the image, with one position for each tap of the kernel (D8)."""
     figure = new_figure(11, 3.9)
     delta, first, last, result = figure.subplots(1, 4, width_ratios=[3.5, 5, 5, 3.5])
     gradient = derivation.conv_kernel_gradient(A[None], DELTA[None])[0, 0]
@@ -120,7 +120,7 @@ def _numbers(
 
 
 def reach_of_steps() -> Figure:
-    """Along one axis, a line from each input to each output that reads it, for a stride and for a dilation."""
+    """Draws, in one dimension, a line from each input to each output that uses it, for a stride and for a dilation."""
     figure = new_figure(11, 2.9)
     for axes, (stride, dilation) in zip(figure.subplots(1, 3), [(1, 1), (2, 1), (1, 2)], strict=True):
         axes.set(xlim=(-1.4, 6.5), ylim=(2.0, -1.0))
@@ -131,7 +131,7 @@ def reach_of_steps() -> Figure:
 
 
 def _lines(axes: Axes, stride: int, dilation: int, size: int = 7, taps: int = 3, marked: int = 3) -> None:
-    """The inputs above, the outputs below the middle of their windows; the marked input's lines with their taps."""
+    """Draws inputs above, outputs below the middle of their windows, and the taps on the lines of the marked input."""
     outputs = range((size - dilation * (taps - 1) - 1) // stride + 1)
     reached = [0] * size
     for p, n in product(outputs, range(taps)):

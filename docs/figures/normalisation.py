@@ -1,4 +1,4 @@
-"""The drawings of batch norm: the three paths of D15, and the three terms of D16 on handwritten digits."""
+"""Draws the figures of batch norm: the three paths of D15, and the three terms of D16 for handwritten digits."""
 
 from functools import cache
 from typing import NamedTuple
@@ -29,12 +29,12 @@ EPSILON = 1e-5
 
 
 class Activation(NamedTuple):
-    """Channels first, as in the deck: a batch in front of a batch norm, and what comes back to it."""
+    """The input of a batch norm and its gradients for one batch, with the channels first as in the deck."""
 
     images: np.ndarray  # (B, H, W)
     C: np.ndarray  # (B, K, H, W), the convolution's output
     gamma: np.ndarray  # (K,)
-    delta: np.ndarray  # ∂Loss/∂y, as C
+    delta: np.ndarray  # ∂Loss/∂y, with the shape of C
     autodiff: np.ndarray  # ∂Loss/∂C by jax.grad through the plain batch norm
 
     @property
@@ -44,35 +44,35 @@ class Activation(NamedTuple):
 
 @cache
 def activation(batch: int = 8) -> Activation:
-    """Digits through the first convolution of a `jaxbn.cnn` of one block, as it is initialised; in float64."""
+    """The values for digits in an untrained `jaxbn.cnn` with one block, in float64."""
     with jax.enable_x64(True):
         params, _ = cnn.init(jax.random.key(0), cnn.CNNConfig(features=(8,), dtype=jnp.float64))
         (block,), dense = params
         digits = load_digits()
         images, labels = jnp.asarray(digits.x_train[:batch], jnp.float64), jnp.asarray(digits.y_train[:batch])
 
-        def loss_behind(y: jax.Array) -> jax.Array:
+        def loss_after_norm(y: jax.Array) -> jax.Array:
             logits = jnp.mean(jax.nn.relu(y), (1, 2)) @ dense.kernel + jnp.expand_dims(dense.bias, 0)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        def normalised(C: jax.Array) -> jax.Array:
+        def apply_norm(C: jax.Array) -> jax.Array:
             return reference.batch_norm(C, block.gamma, block.beta, epsilon=EPSILON)[0]
 
         C = reference.conv(images, block.kernel, padding="SAME")
-        delta = jax.grad(loss_behind)(normalised(C))
-        autodiff = jax.grad(lambda C: loss_behind(normalised(C)))(C)
+        delta = jax.grad(loss_after_norm)(apply_norm(C))
+        autodiff = jax.grad(lambda C: loss_after_norm(apply_norm(C)))(C)
         C, delta, autodiff = (np.moveaxis(np.asarray(array), -1, 1) for array in (C, delta, autodiff))
         return Activation(np.asarray(images)[..., 0], C, np.asarray(block.gamma), delta, autodiff)
 
 
 def three_terms() -> Figure:
-    """The terms of D16 as heat maps, in the channel where the indirect ones weigh most; their sum is autodiff's."""
+    """Draws the terms of D16 as heat maps, for the channel whose indirect terms are the largest, and their sum."""
     found = activation()
     terms = found.terms
     weights = [np.square(term).sum((0, 2, 3)) for term in terms]
     channel = int(np.argmax(np.minimum(weights[1], weights[2]) / weights[0]))
-    shown = [each[:, channel] for each in (found.C, found.delta, *terms, terms.total)]
-    limit = max(np.abs(each[:2]).max() for each in shown[2:])
+    shown = [array[:, channel] for array in (found.C, found.delta, *terms, terms.total)]
+    limit = max(np.abs(array[:2]).max() for array in shown[2:])
 
     figure = new_figure(11, 3.9)
     panels = figure.subplots(2, 7)
@@ -97,7 +97,7 @@ def three_terms() -> Figure:
 
 
 def heat_map(axes: Axes, values: np.ndarray, largest: float, colors: str) -> None:
-    """A square for each value: white for zero, in the middle of a colour map that diverges."""
+    """Draws a square for each value. Zero is white: the middle of a diverging colour map, or the end of "Greys"."""
     lowest = 0 if colors == "Greys" else -largest
     axes.imshow(values, cmap=colors, vmin=lowest, vmax=largest, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
@@ -106,7 +106,7 @@ def heat_map(axes: Axes, values: np.ndarray, largest: float, colors: str) -> Non
 
 
 def paths() -> Figure:
-    """x reaches y directly, through μ and through σ²; the path of σ² through μ is dashed, being zero (D15)."""
+    """Draws the paths from x to y: direct, through μ, through σ². The edge from μ to σ² is zero and dashed (D15)."""
     figure = new_figure(10, 3.4)
     axes = figure.subplots()
     axes.set(xlim=(-0.5, 10.5), ylim=(2.5, -2.5))

@@ -41,7 +41,7 @@ def gaussian(outputs: Sequence[Leaf], seed: int, number: int) -> Cotangent:
 def cotangents_of(
     outputs: Sequence[Leaf], values: Sequence[np.ndarray], families: Sequence[str], seed: int
 ) -> Iterator[Cotangent]:
-    """The chosen cotangents, except "zero" and "linearity", which have checks of their own.
+    """The chosen cotangents, except "zero" and "linearity", which have separate checks.
 
     ``values`` are the values of the outputs.
     """

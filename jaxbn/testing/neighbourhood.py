@@ -124,7 +124,7 @@ def judge_near(problem: Problem, evaluator: Evaluator, arrays: Sequence[np.ndarr
 
 
 def _compare_with_differences(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs have a wrong gradient near the arguments, and which cannot be decided at any point."""
+    """Masks of the outputs: a wrong gradient near the arguments; cannot be decided at any point."""
     right, wrong = [], []
     for number in range(POINTS):
         displacement = near.random_displacement()
@@ -155,7 +155,7 @@ def _slopes(
 
 
 def _compare_with_gradients_nearby(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs have another gradient at the arguments than everywhere around them, and which have a kink."""
+    """Masks of the outputs: another gradient at the arguments than everywhere around them; a kink."""
     points = [CLOSEST * near.random_displacement() for _ in range(POINTS)]
     jumps, kinks = [], []
     for density in DENSITIES:

@@ -36,7 +36,7 @@ def check_structure(collector: Collector, seed: int, *, jit: bool) -> None:
 
 
 def _cotangents(problem: Problem, function: Function, leaves: Sequence[Leaf], seed: int, *, jit: bool) -> list[Any]:
-    """What the pullback of ``function`` returns for ``leaves``, as tracers if ``jit``."""
+    """The cotangents that the pullback of ``function`` returns for ``leaves``, as tracers if ``jit``."""
 
     def outputs(arrays: Sequence[jax.Array]) -> list[jax.Array]:
         return floating_leaves(function(*problem.arguments_with(leaves, arrays)))
