@@ -91,6 +91,9 @@ FUSED = [
     of_block("dγ with dβ", *returned(dgamma="dbeta", dbeta="dgamma"), "swapped: this is the cotangent of"),
     of_block("a zero that is none", ZERO_OF_DY, ZERO_OF_DY.replace("0 *", "1e-2 *")),
     of_block(
-        "a NaN that spreads", ZERO_OF_DY, "zero = 0 * jnp.max(lax.stop_gradient(dy), initial=0)", "over an axis whose entries"
+        "a NaN that spreads",
+        ZERO_OF_DY,
+        "zero = 0 * jnp.max(lax.stop_gradient(dy), initial=0)",
+        "over an axis whose entries",
     ),
 ]
