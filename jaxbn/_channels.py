@@ -74,7 +74,7 @@ def channel_sums(
         return _sum_together((split + 1,), *terms(*jax.tree.map(cut, (x, *others))))
 
     sums = partial_sums(0, blocks, length)
-    if left_over != 0:  # A symbolic remainder is not equal to 0 either: its block may turn out to be empty.
+    if left_over != 0:  # Also if it is symbolic: then the last block may turn out to be empty.
         last = partial_sums(blocks * length, 1, left_over)
         sums = tuple(jnp.concatenate(pair, split) for pair in zip(sums, last, strict=True))
     sizes = (*sizes[:split], -(-sizes[split] // length), *sizes[split + 1 :])
@@ -82,7 +82,7 @@ def channel_sums(
 
 
 def unsharded_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
-    """Those of the axes that the array's type does not declare to be sharded: JAX can slice no others."""
+    """Those of the axes that are not sharded by the array's type. JAX cannot slice the others."""
     return tuple(axis for axis in axes if sharding(x)[axis] is None)
 
 

@@ -30,7 +30,7 @@ def varying(array: jax.Array) -> frozenset[Any]:
 
 
 def sharding(array: jax.Array) -> tuple[Any, ...]:
-    """The mesh axes that the array's type says each array axis is sharded over; ``None`` for an axis without any."""
+    """For each axis of the array, the mesh axes that it is sharded over by the array's type, or ``None``."""
     return tuple(jax.typeof(array).sharding.spec)
 
 

@@ -23,11 +23,11 @@ from jaxbn._conv.spec import ConvSpec
 
 
 class Merge(NamedTuple):
-    """The operand's axis that its batch axis is merged into, the result's axis, and the channels that grow with it."""
+    """How one operand's batch axis is merged into another axis of the operand."""
 
-    axis: int
-    result_axis: int
-    features: str | None = None  # a field of `ConvGeometry`
+    axis: int  # the operand's axis that it is merged into
+    result_axis: int  # the axis that contains it in the result
+    features: str | None = None  # the number of channels that grows with it, a field of `ConvGeometry`
 
 
 MERGES: dict[MapName, tuple[Merge, Merge]] = {
@@ -35,7 +35,7 @@ MERGES: dict[MapName, tuple[Merge, Merge]] = {
     "input_gradient": (Merge(0, 0), Merge(-2, -1, "in_features")),
     "kernel_gradient": (Merge(-1, -2, "in_features"), Merge(-1, -1, "out_features")),
 }
-"""For each map, of the left operand and of the right one."""
+"""For each map, the merge of its left operand and that of its right operand."""
 
 
 def compute(
@@ -59,7 +59,7 @@ def compute(
     left_merge, right_merge = MERGES[map_name]
 
     def compute_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """The map of operands whose batch axes belong to one of them alone."""
+        """The map of two operands that share no batch axis."""
         left, right = (_with_one_batch_axis(operand, len(spec.geometry.window) + 2) for operand in pair)
 
         def with_left(geometry: ConvGeometry, left: jax.Array) -> jax.Array:
@@ -93,7 +93,7 @@ def _merge_batch(
     geometry: ConvGeometry,
     operand: jax.Array,
 ) -> jax.Array:
-    """``compute_one`` for every entry of the operand's first axis, in one call unless the channels of groups grow."""
+    """``compute_one`` for every entry of the first axis: in one call, or in a loop if channels of groups would grow."""
     count, rank = operand.shape[0], operand.ndim - 1
     if count == 1:
         return compute_one(geometry, operand[0])[None]

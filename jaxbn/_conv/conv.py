@@ -64,7 +64,7 @@ def conv(
     ``dx = Σ dy · K`` over the outputs that an input contributes to (D5), ``dkernel = Σ x · dy`` over the batch and the
     outputs (D7), and ``dbias = Σ dy``. Only ``x``, ``kernel`` and ``bias`` themselves are saved for the backward pass.
     Gradients of gradients work to every order, and so does `jax.jvp` of a gradient, as in `jax.hessian`. `jax.jvp` of
-    `conv` itself raises an error, as for every function with a `jax.custom_vjp`: use `convolve` there.
+    `conv` itself raises an error, as for every function with a `jax.custom_vjp`: use `jaxbn.convolve` there.
 
     Args:
         x: The images, ``(batch, *spatial, in)``, of any floating dtype. ``dimension_numbers`` may order the axes
@@ -84,8 +84,8 @@ def conv(
             takes it, such as ``("NCHW", "OIHW", "NCHW")`` for PyTorch's; ``None`` is channels last.
         precision: The precision of the products, as `jax.lax.conv_general_dilated` takes it; the gradients use it too.
         preferred_element_type: The dtype in which products are summed and that ``y`` has; ``None`` is ``x``'s. The
-            gradients are summed in it and returned in ``x``'s dtype; for their products ``dy`` is cast to ``x``'s dtype
-            (but if that is float16, ``x`` and ``kernel`` are cast to ``dy``'s, because float16's range is too small).
+            gradients are summed in it too, and returned in ``x``'s dtype. Their products are formed in ``x``'s dtype,
+            except for float16, whose range is too small: then they are formed in ``dy``'s.
         algorithm: The name of the algorithm that computes the convolution and its gradients; ``None`` lets jaxbn choose
             the fastest for each. `explain_conv` lists the choices.
 

@@ -95,7 +95,10 @@ class ConvOptions:
         return ConvConfig(layout, self._spec(geometry))
 
     def resolve_transposed(self, x: Operand, kernel: Operand, bias: jax.Array | None) -> ConvConfig:
-        """The same for a transposed convolution. The spec is that of the convolution that is transposed."""
+        """The same for a transposed convolution.
+
+        The spec is that of the convolution that is transposed, whose input is this function's output.
+        """
         layout, window, stride, dilation, groups = self._resolve_common(x, kernel)
         _, *input_, in_features = (x.shape[axis] for axis in layout.x)
         *_, channels_out, channels_in = (kernel.shape[axis] for axis in layout.kernel)
@@ -215,7 +218,7 @@ class ConvOptions:
         if any(extra) and isinstance(self.padding, str):
             raise ValueError(
                 f"{self.function}: `output_padding` is {self.output_padding!r} with padding={self.padding!r}; "
-                f"it goes with explicit padding alone, a name settles the output's size"
+                f"it needs explicit padding, because a name fixes the output's size"
             )
         if any(more >= max(step, gap) for more, step, gap in zip(extra, stride, dilation, strict=True)):
             raise ValueError(

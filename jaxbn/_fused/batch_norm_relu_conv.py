@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from jaxbn._conv.conv import ConvResiduals, conv_bwd, conv_fwd
 from jaxbn._conv.options import ConvConfig, ConvOptions
 from jaxbn._norm.batch_norm import Residuals, batch_norm_bwd, batch_norm_fwd, y_from_residuals
-from jaxbn._norm.options import BatchNormOptions, as_mask, place_vectors, training_options
+from jaxbn._norm.options import BatchNormOptions, as_mask, shard_vectors, training_options
 from jaxbn._norm.statistics import Moments
 from jaxbn._sharding import vary_alike
 from jaxbn._validation import as_arrays, public
@@ -58,7 +58,7 @@ def batch_norm_relu_conv(
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Float[Array, "batch *output out"], Moments]:
-    """Computes batch norm, ReLU and convolution, and saves only ``x`` for the backward pass.
+    """Computes batch norm, ReLU and convolution, and saves no activation but ``x``.
 
         y = conv(max(0, γ · x̂ + β), kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
 
@@ -115,7 +115,7 @@ def batch_norm_relu_conv(
         axis_index_groups=axis_index_groups,
         activation=jax.nn.relu,
     )
-    gamma, beta = place_vectors(norm, x, gamma, beta)
+    gamma, beta = shard_vectors(norm, x, gamma, beta)
     if norm.collectives is not None:
         kernel, bias = norm.collectives.copy_for_each_member(kernel, bias)
     arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.axis_names)
@@ -175,9 +175,9 @@ _batch_norm_relu_conv.defvjp(_fwd, _bwd)
 def _make_dependent(vector: jax.Array, dy: jax.Array) -> jax.Array:
     """``vector``, as a value that the compiler cannot compute before ``dy``.
 
-    XLA does not simplify a product with zero, which is NaN for an infinite factor. `jax.lax.optimization_barrier` would
-    be no help: XLA removes it from programs for the CPU before it schedules them, and a chain of blocks then took twice
-    as much memory.
+    The value added is ``0 · max(dy)``. XLA does not replace it by 0, because 0 · ∞ is NaN. The usual means,
+    `jax.lax.optimization_barrier`, does not help: XLA removes it from programs for the CPU before it schedules them,
+    and a chain of blocks then took twice as much memory.
     """
     zero = 0 * jnp.nan_to_num(jnp.max(lax.stop_gradient(dy), initial=0))
     return vector + zero.astype(vector.dtype)

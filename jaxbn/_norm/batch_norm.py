@@ -40,8 +40,8 @@ from jaxbn._channels import along_axis, cast_cotangent, channel_sums, widened
 from jaxbn._norm.options import (
     BatchNormOptions,
     as_mask,
-    place_vectors,
     require_batch,
+    shard_vectors,
     training_options,
     with_batch_axis,
 )
@@ -94,7 +94,7 @@ def batch_norm(
             over. Statistics and gradients are then those of the whole batch, even if the mask leaves some devices fewer
             entries than others. They cost one all-gather in the forward pass and one psum in the backward pass. A
             sharded `jit` needs no name, because its functions are given the whole batch. If the loss depends on the
-            moments, differentiate a `jax.vmap` from the outside, not the function inside.
+            moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``.
         axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
             list share their statistics with each other, and not with other devices. ``None`` is one group of all.
 
@@ -139,7 +139,7 @@ def batch_norm_with_activation(
     options = training_options(function, x, gamma, beta, activation=activation, **unchecked)
     shape = x.shape
     options, x, where = with_batch_axis(options, x, as_mask(function, where, x))
-    gamma, beta = place_vectors(options, x, gamma, beta)
+    gamma, beta = shard_vectors(options, x, gamma, beta)
     outputs: Any = _batch_norm(options, *vary_alike(x, gamma, beta, where, over=options.axis_names))
     y, moments = outputs
     return y.reshape(shape), moments
@@ -178,7 +178,7 @@ def batch_norm_fwd(
 def batch_norm_bwd(
     options: BatchNormOptions, residuals: Residuals, cotangents: tuple[jax.Array, Moments]
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None, None]:
-    """``dx`` (D16), and the sums of ``dγ`` and ``dβ`` over this device's part of the batch (D14)."""
+    """``dx`` (D16), and ``dγ`` and ``dβ`` of this device's part of the batch (D14)."""
     x, gamma, beta, where, *_, inv_std, count = residuals
     dy, dmoments = cotangents
     x, dy = apply_mask(x, where), apply_mask(dy, where)
@@ -193,23 +193,23 @@ def batch_norm_bwd(
     dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)
 
     # The means of dx̂ and dx̂ · x̂ over the whole batch follow from the same sums, because dx̂ = γ dz.
-    sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmoments.mean, dmoments.var])
+    dx_hat_sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmoments.mean, dmoments.var])
     if gamma is not None:  # Multiply before the psum, because γ may differ between devices.
-        sums = sums * jnp.expand_dims(gamma.astype(sums.dtype), 0)
+        dx_hat_sums = dx_hat_sums * jnp.expand_dims(gamma.astype(dx_hat_sums.dtype), 0)
     collectives = options.collectives
-    totals = [*sums, *dmoments] if collectives is None else collectives.sum_cotangents(sums, dmoments)
+    totals = [*dx_hat_sums, *dmoments] if collectives is None else collectives.sum_cotangents(dx_hat_sums, dmoments)
     m = as_divisor(count, inv_std.dtype)
     means = (along_axis(total / m, x.ndim, options.axis) for total in totals)
-    mean_dx_hat, mean_dx_hat_x_hat, dmean_over_m, dvar_over_m = means
+    mean_dx_hat, mean_dx_hat_x_hat, returned_dmean_over_m, returned_dvar_over_m = means
 
-    # D16, as the sum of the paths of D15 and of those of the moments.
+    # D16: the three paths of D15, and what comes back through the moments that were returned.
     x_hat = _x_hat(x, where, vectors)
     dz = _through_activation(options, dy, x_hat, vectors)
     dx_hat = dz if vectors.gamma is None else dz * vectors.gamma
     direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
     through_variance = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
-    through_moments = dmean_over_m + x_hat * (2 * dvar_over_m / vectors.inv_std)
-    dx = apply_mask(direct_and_through_mean + through_variance + through_moments, where).astype(x.dtype)
+    through_returned_moments = returned_dmean_over_m + x_hat * (2 * returned_dvar_over_m / vectors.inv_std)
+    dx = apply_mask(direct_and_through_mean + through_variance + through_returned_moments, where).astype(x.dtype)
     return dx, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta), None
 
 

@@ -2,11 +2,11 @@
 
 ``y = γ (x − μ) / √(σ² + ε) + β`` equals ``x`` for ``γ = √(σ² + ε)`` and ``β = μ``, whatever μ and σ² are. Here they are
 the mean and variance of activations of the trained model. In inference, where these running statistics normalise, the
-layer returns its input. In training, where each batch is normalised by its statistics, it returns its input as nearly
-as these equal μ and σ². All that the layer changes later, it has learnt.
+layer returns its input. In training, where each batch is normalised by its own statistics, the output differs
+from the input only as far as these differ from μ and σ². All that the layer changes later, it has learnt.
 
-β and the running mean are the same number, with the same rounding error. So ``x − μ`` and ``+ β`` cancel to the last
-bit of a number of that size, even if the mean is much larger than the standard deviation.
+β and the running mean are the same number, with the same rounding error. So subtracting μ and adding β cancel up to one
+rounding at the size of μ, even if the mean is much larger than the standard deviation.
 
 Batches are merged by the formula of Chan, Golub and LeVeque, as devices are in `statistics`, but on the host and in
 float64: only a few vectors are merged for each batch, and all batches together may have more values than an int32 can
@@ -116,9 +116,11 @@ def _named_batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any
         function = f"{FUNCTION}, batch {index}"
         batch, mask = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, where)
         if not hasattr(batch, "shape"):
-            raise TypeError(f"{function}: `x` is a {type(batch).__name__}; it must be an array, or one and its mask")
+            raise TypeError(
+                f"{function}: `x` is a {type(batch).__name__}; it must be an array, or a pair of an array and its mask"
+            )
         if isinstance(batch, Tracer):
-            raise TypeError(f"{function}: `x` is traced; an iterable is read on the host, where it must have values")
+            raise TypeError(f"{function}: `x` is traced; the arrays of an iterable must have values")
         yield function, batch, mask
 
 

@@ -18,9 +18,9 @@ class Collectives(NamedTuple):
     axis_names: tuple[Any, ...]
     axis_index_groups: tuple[tuple[int, ...], ...] | None  # devices that share statistics; None: all of them
     under_vmap: bool  # otherwise under `jax.shard_map`
-    # All devices compute the same moments. JAX knows this under `jax.vmap`, and from the type of the moments under a
-    # `jax.shard_map` that checks varying axes. Then the moments have one cotangent, which all devices receive.
-    # Otherwise each device receives the cotangent of its copy of the moments, and these must be summed.
+    # True: JAX knows that the moments are the same on all devices, under `jax.vmap` and under a `jax.shard_map` that
+    # checks varying axes, and gives every device the whole cotangent of the moments. False: every device gets the
+    # cotangent of its copy alone, and these must be summed.
     moments_have_one_cotangent: bool
 
     def all_gather(self, x: jax.Array) -> jax.Array:
@@ -49,14 +49,15 @@ class Collectives(NamedTuple):
         return self._psum(jnp.concatenate([sums, dmoments]))
 
     def copy_for_each_member(self, *parameters: jax.Array | None) -> tuple[Any, ...]:
-        """Under `jax.vmap`, give each member a copy of the parameters, so that it has a cotangent for each of them.
+        """Under `jax.vmap`, give each member its own copy of the parameters.
 
-        Without the copies, `jax.vmap` expects one cotangent of a parameter that all members share, and JAX 0.12 refuses
-        a rule that returns one for each member while another output, the moments, is shared by all. The transpose of
-        the copy sums the members' cotangents.
+        Without the copies, `jax.vmap` expects one cotangent for a parameter that the members share. The rule returns
+        one for each member, while the moments are shared, and JAX 0.12 refuses this mixture. The transpose of the
+        copying sums the members' cotangents.
         """
         if not self.under_vmap:
             return parameters
+        # A zero that differs between members as far as `jax.vmap` knows.
         zero = 0 * sum((lax.axis_index(name) for name in self.axis_names), start=jnp.int32(0))
         return tuple(
             None if parameter is None else parameter + zero.astype(parameter.dtype) for parameter in parameters

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbn._channels import along_channels, cast_cotangent, channel_sum, widened
-from jaxbn._norm.options import BatchNormOptions, inference_options, place_vectors, with_batch_axis
+from jaxbn._norm.options import BatchNormOptions, common_options, shard_vectors, with_batch_axis
 from jaxbn._sharding import vary_alike
 from jaxbn._validation import as_arrays, public
 
@@ -72,10 +72,10 @@ def batch_norm_inference(
     """
     function = "batch_norm_inference"
     x, mean, var, gamma, beta = as_arrays(function, x=x, mean=mean, var=var, gamma=gamma, beta=beta)
-    options = inference_options(function, x, axis=axis, epsilon=epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
+    options = common_options(function, x, axis=axis, epsilon=epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
     shape = x.shape
     options, x, _ = with_batch_axis(options, x)
-    vectors = place_vectors(options, x, mean, var, gamma, beta)
+    vectors = shard_vectors(options, x, mean, var, gamma, beta)
     y: Any = _batch_norm_inference(options, *vary_alike(x, *vectors))
     return y.reshape(shape)
 

@@ -45,17 +45,17 @@ def training_options(
     activation: Callable[[jax.Array], jax.Array] | None = None,
 ) -> BatchNormOptions:
     """Validate the arguments of a batch norm that normalises by the statistics of the batch."""
-    options = inference_options(function, x, axis=axis, epsilon=epsilon, gamma=gamma, beta=beta)
+    options = common_options(function, x, axis=axis, epsilon=epsilon, gamma=gamma, beta=beta)
     if 0 in x.shape:
-        raise ValueError(f"{function}: `x` has shape {x.shape}; there must be a channel, and a value of each")
+        raise ValueError(f"{function}: `x` has shape {x.shape}; no axis may have size 0")
     collectives = _collectives(function, x, axis_name, axis_index_groups)
     return replace(options, collectives=collectives, activation=activation)
 
 
-def inference_options(
+def common_options(
     function: str, x: jax.Array, *, axis: int, epsilon: float, **vectors: jax.Array | None
 ) -> BatchNormOptions:
-    """Validate the arguments of a batch norm by given statistics; ``vectors`` have one entry for each channel."""
+    """Validate the arguments that training and inference share; ``vectors`` have one entry for each channel."""
     require_floating(function, "x", x.dtype)
     if x.ndim < 1:
         raise ValueError(f"{function}: `x` has rank 0; it must have an axis of channels")
@@ -77,7 +77,9 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
         return None
     (where,) = as_arrays(function, where=where)
     if where.dtype != jnp.bool_:
-        raise TypeError(f"{function}: `where` has dtype {where.dtype}; it must be bool, True for what counts")
+        raise TypeError(
+            f"{function}: `where` has dtype {where.dtype}; it must be bool, True for the entries that count"
+        )
     shape = (1,) * (x.ndim - where.ndim) + where.shape
     if len(shape) != x.ndim or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(f"{function}: `where` has shape {where.shape}; it must broadcast to x.shape, {x.shape}")
@@ -100,7 +102,7 @@ def with_batch_axis(
     return replace(options, axis=1), jnp.expand_dims(x, 0), None if where is None else jnp.expand_dims(where, 0)
 
 
-def place_vectors(options: BatchNormOptions, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
+def shard_vectors(options: BatchNormOptions, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:
     """Shard the vectors as the channels of ``x`` are; under `jax.vmap` with an axis name, copy them for each member."""
     sharded = [sharded_as(x, vector, [options.axis]) for vector in vectors]
     return tuple(sharded) if options.collectives is None else options.collectives.copy_for_each_member(*sharded)

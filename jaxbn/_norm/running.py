@@ -27,7 +27,7 @@ class RunningStats(NamedTuple):
 
 @public
 def init_running_stats(features: int, dtype: DTypeLike = jnp.float32) -> RunningStats:
-    """Makes the running statistics before the first batch: mean 0 and variance 1, with which inference is the identity.
+    """Makes the running statistics before the first batch: mean 0 and variance 1.
 
     Args:
         features: The number of channels.
@@ -103,13 +103,13 @@ def update_running_stats(
     if not (isinstance(running, RunningStats) and isinstance(moments, Moments)):
         raise TypeError(
             f"update_running_stats: `running` is a {type(running).__name__} and `moments` a {type(moments).__name__}; "
-            "they must be RunningStats and Moments, of which batch_norm returns the latter second"
+            "they must be RunningStats and Moments (the second result of batch_norm)"
         )
     for name, vector in running._asdict().items():
         if vector.shape != moments.mean.shape:
             raise ValueError(
                 f"update_running_stats: `running.{name}` has shape {vector.shape}, `moments.mean` has "
-                f"{moments.mean.shape}; they must be of the same channels"
+                f"{moments.mean.shape}; they must have the same number of channels"
             )
     mean, var, count = jax.lax.stop_gradient(moments)
     if unbiased:

@@ -121,7 +121,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: up(x, kernel, stride=2, output_padding=1),
         ValueError,
-        "conv_transpose: `output_padding` is 1 with padding='SAME'; it goes with explicit padding alone",
+        "conv_transpose: `output_padding` is 1 with padding='SAME'; it needs explicit padding",
     ),
     (
         lambda x, kernel: up(x, kernel, stride=2, padding=1, output_padding=2),

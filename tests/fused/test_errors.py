@@ -30,7 +30,7 @@ FUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: jaxbn.batch_norm_relu_conv(X[:0], None, None, jnp.ones((2, 4, 3))),
         ValueError,
-        "batch_norm_relu_conv: `x` has shape (0, 6, 4); there must be a channel, and a value of each",
+        "batch_norm_relu_conv: `x` has shape (0, 6, 4); no axis may have size 0",
     ),
     (
         lambda: jaxbn.batch_norm_relu_conv(X, None, None, jnp.ones((2, 4, 3)), padding="HALF"),

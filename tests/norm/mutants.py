@@ -21,8 +21,8 @@ MEMBERS, DEVICES, UNCHECKED = (
 DIRECT = "vectors.inv_std * (dx_hat - mean_dx_hat)"
 VAR = "x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)"
 BOTH = "direct_and_through_mean + through_variance"
-MOMENTS = "dmean_over_m + x_hat * (2 * dvar_over_m / vectors.inv_std)"
-DX = "direct_and_through_mean + through_variance + through_moments, where)"
+MOMENTS = "returned_dmean_over_m + x_hat * (2 * returned_dvar_over_m / vectors.inv_std)"
+DX = "direct_and_through_mean + through_variance + through_returned_moments, where)"
 DY = "x, dy = apply_mask(x, where), apply_mask(dy, where)"
 M = "m = as_divisor(count, inv_std.dtype)"
 SAVED = "    x, gamma, beta, where, *_, inv_std, count = residuals\n"
@@ -96,11 +96,11 @@ NORMALISATION = [
     of_rule("m over all channels", M, f"{M} * len(inv_std)"),
     of_rule("sums over the wrong axis", SUMMED, SUMMED.replace("options.axis", "0"), "axes 0 and 2 are", SQUARE),
     # The moments' cotangents.
-    of_rule("dmean ignored", MOMENTS, MOMENTS.replace("dmean_over_m", "0 * dmean_over_m"), IGNORED),
+    of_rule("dmean ignored", MOMENTS, MOMENTS.replace("returned_dmean_over_m", "0 * returned_dmean_over_m"), IGNORED),
     of_rule("dvar ignored", MOMENTS, MOMENTS.replace("2 *", "0 *"), IGNORED),
     of_rule("dmean and dvar ignored", MOMENTS, f"0 * ({MOMENTS})", IGNORED),
-    of_rule("dmean: sign", MOMENTS, MOMENTS.replace("dmean_over_m", "-dmean_over_m"), CONSTANT),
-    of_rule("dmean with dvar", MOMENTS, "dvar_over_m + x_hat * (2 * dmean_over_m / vectors.inv_std)"),
+    of_rule("dmean: sign", MOMENTS, MOMENTS.replace("returned_dmean_over_m", "-returned_dmean_over_m"), CONSTANT),
+    of_rule("dmean with dvar", MOMENTS, "returned_dvar_over_m + x_hat * (2 * returned_dmean_over_m / vectors.inv_std)"),
     of_rule("dvar: 2 dropped", MOMENTS, MOMENTS.replace("2 * ", ""), X_HAT),
     of_rule("dvar: x̂ for x − μ", MOMENTS, MOMENTS.replace(" / vectors.inv_std", ""), X_HAT),
     # Precision and dtypes.

@@ -155,12 +155,12 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: jaxbn.calibrated_batch_norm(X[:0]),
         ValueError,
-        ": `x` has shape (0, 6, 4); there must be a channel, and a value",
+        ": `x` has shape (0, 6, 4); no axis may have size 0",
     ),
     (
         lambda: jaxbn.calibrated_batch_norm([X, X[:0]]),
         ValueError,
-        ", batch 1: `x` has shape (0, 6, 4); there must be a",
+        ", batch 1: `x` has shape (0, 6, 4); no axis may",
     ),
     (
         lambda: jaxbn.calibrated_batch_norm([]),
@@ -195,7 +195,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: jaxbn.calibrated_batch_norm([{"x": X}]),
         TypeError,
-        ", batch 0: `x` is a dict; it must be an array, or one and its",
+        ", batch 0: `x` is a dict; it must be an array, or a pair",
     ),
     (
         lambda: jaxbn.calibrated_batch_norm(NUMBER),
@@ -220,6 +220,6 @@ def test_what_is_wrong_is_named(call: Callable[[], Any], error: type[Exception],
 
 def test_an_iterable_of_what_is_traced() -> None:
     with pytest.raises(
-        TypeError, match="calibrated_batch_norm, batch 0: `x` is traced; an iterable is read on the host"
+        TypeError, match="calibrated_batch_norm, batch 0: `x` is traced; the arrays of an iterable"
     ):
         jax.jit(lambda x: jaxbn.calibrated_batch_norm([x]))(jnp.ones((3, 2)))

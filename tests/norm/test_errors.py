@@ -28,7 +28,11 @@ RUNNING = jaxbn.init_running_stats(4)
 MOMENTS = jaxbn.Moments(jnp.ones(4), jnp.ones(4), jnp.full(4, 30, jnp.int32))
 
 OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"where": jnp.ones((5, 6, 4))}, TypeError, "`where` has dtype float64; it must be bool, True for what counts"),
+    (
+        {"where": jnp.ones((5, 6, 4))},
+        TypeError,
+        "`where` has dtype float64; it must be bool, True for",
+    ),
     ({"where": [[1], [0]]}, TypeError, "`where` has dtype int64; it must be bool"),
     (
         {"where": jnp.ones((5, 1, 3), bool)},
@@ -97,7 +101,7 @@ UPDATES: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda moments: jaxbn.update_running_stats(jaxbn.init_running_stats(3), moments),
         ValueError,
-        "update_running_stats: `running.mean` has shape (3,), `moments.mean` has (4,); they must be of the same",
+        "update_running_stats: `running.mean` has shape (3,), `moments.mean` has (4,); they must have the same",
     ),
     (
         lambda moments: jaxbn.update_running_stats(RUNNING._replace(updates=jnp.zeros((), jnp.int32)), moments),
@@ -213,7 +217,7 @@ ARRAYS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x: jaxbn.batch_norm(x[:0]),
         ValueError,
-        "batch_norm: `x` has shape (0, 5, 6, 4); there must be a channel",
+        "batch_norm: `x` has shape (0, 5, 6, 4); no axis may have size 0",
     ),
     (
         lambda x: jaxbn.batch_norm_inference(x, jnp.ones(3), jnp.ones(4)),

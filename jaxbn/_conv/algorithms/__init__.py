@@ -1,4 +1,5 @@
-"""The ways to compute a bilinear map: one file an algorithm, all of the shape that `algorithm` defines.
+"""The algorithms that compute a bilinear map.
 
-An algorithm says what it ``applies`` to and is right for all of that. `table` says where it is the fastest.
+Each algorithm is a file with the four functions that `algorithm` defines: ``applies`` says which convolutions it can
+compute, and the three maps compute them. `table` says where it is the fastest. `cells` and `micro_batches` are helpers.
 """

@@ -79,7 +79,7 @@ def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
     """``K(−n)`` with the channel axes of each group exchanged, ``(*window, out // groups, in)``; its own inverse."""
     *window, channels_in, channels_out = kernel.shape
     kernel = jnp.flip(kernel, axis=range(len(window)))
-    if groups == 1:  # Written as autodiff writes it, so that the gradient compiles to autodiff's program.
+    if groups == 1:  # Autodiff transposes a kernel in the same way, so that both compile to the same program.
         return jnp.swapaxes(kernel, -1, -2)
     grouped = kernel.reshape(*window, channels_in, groups, channels_out // groups)
     return jnp.swapaxes(grouped, -1, -3).reshape(*window, channels_out // groups, groups * channels_in)

@@ -1,4 +1,4 @@
-"""Groups of few channels, as in a depthwise convolution: sums of shifted products, as vectors over the groups.
+"""Depthwise convolutions, and others with few channels in a group: sums of shifted products, with vectors over groups.
 
 With so few channels a matrix product gains nothing. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with
 ``x`` shifted: one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The

@@ -15,7 +15,7 @@ from jaxbn._conv.algorithms.algorithm import Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
 MOST_UNROLLED, MOST_UNROLLED_PHASES = 16, 64
-"""Groups, and groups times the phases of a stride, each of which may be a convolution itself."""
+"""The limits of unrolling: in groups, and in groups times phases of a stride, which may be a convolution each."""
 
 
 def applies(geometry: ConvGeometry) -> bool:

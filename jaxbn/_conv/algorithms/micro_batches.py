@@ -25,13 +25,13 @@ CACHE = 2**21
 """Bytes of input and output together that one micro-batch may have: what fits in a core's cache."""
 
 FEWEST = 4
-"""The number of micro-batches from which on a loop pays."""
+"""A loop pays with at least so many micro-batches."""
 
 FEW_IMAGES = 4
-"""Images in a micro-batch from which on XLA's kernel gradient has vectors along them, if not along the channels."""
+"""With at least so many images in a micro-batch, XLA vectorises the kernel gradient over the images."""
 
 LARGE = 2**25
-"""Bytes of an array that C's allocator on Linux returns to the system, which then supplies it page by page again."""
+"""An array of so many bytes goes back to the system when it is freed (glibc), and its pages are faulted in again."""
 
 Map = Callable[[ConvGeometry, Context, jax.Array, jax.Array], jax.Array]
 

@@ -30,7 +30,10 @@ def applies(geometry: ConvGeometry) -> bool:
 
 
 class Phase(NamedTuple):
-    """Along one axis, input ``remainder + stride · j`` meets output ``j + low − dilation · t`` at tap ``taps[t]``."""
+    """Along one axis, the inputs with one remainder by the stride.
+
+    Input ``remainder + stride · j`` meets output ``j + low − dilation · t`` at tap ``taps[t]``.
+    """
 
     taps: range
     low: int

@@ -49,7 +49,7 @@ def choose(
     for row in TABLE.get(platform or "", ()):
         if map_name in row.maps and ALGORITHMS[row.algorithm].applies(geometry) and row.when(geometry):
             return row.algorithm, row.why
-    return "dense", "XLA's own convolution is the fastest known here"
+    return "dense", "no algorithm is known to be faster than XLA's convolution here"
 
 
 FORWARD: tuple[MapName, ...] = ("convolve",)
@@ -90,7 +90,7 @@ def _is_3d(geometry: ConvGeometry) -> bool:
 
 
 def _below_3d(geometry: ConvGeometry) -> bool:
-    """In 3-D XLA is slow with one convolution for each group as well; the rows below say where that is faster."""
+    """In 3-D a convolution for each group does not always help; later rows list the cases where it does."""
     return not _is_3d(geometry)
 
 
@@ -116,10 +116,10 @@ def _narrow(geometry: ConvGeometry, summed: int) -> bool:
 
 
 def _narrow_sums(geometry: ConvGeometry) -> bool:
-    """Whether the kernel gradient is faster as a sum for each pair of channels, which needs vectors over the groups.
+    """Whether the kernel gradient is faster as a sum for each pair of channels.
 
-    A partial sum is kept for each tap, so with many taps memory traffic dominates. In 1-D and 2-D it pays for one
-    output channel in a group, in 3-D for more, unless a stride breaks the vectors.
+    That needs enough groups to fill vectors, and few taps, because every tap keeps a partial sum in memory. In 1-D and
+    2-D it pays only with one output channel in a group; in 3-D also with more, unless a stride breaks the vectors.
     """
     if _taps(geometry) > (16 if len(geometry.window) == 1 else 64):
         return False
@@ -158,7 +158,7 @@ def _taps(geometry: ConvGeometry) -> int:
 ONE_PRODUCT = "a window of one tap is one matrix product"
 DISJOINT = "windows that do not overlap are one matrix product"
 SHIFTED = "groups of few channels are sums of shifted products"
-WITHOUT_ZEROS = "the strided convolution that it is the adjoint of inserts no zeros"
+WITHOUT_ZEROS = "it is the gradient of a strided convolution, which needs no zeros between the entries"
 
 TABLE = {
     "cpu": (
