@@ -25,7 +25,7 @@ import pytest
 
 import jaxbn
 from jaxbn.testing import VjpReport, check as checking, check_custom_vjp
-from jaxbn.testing.oracle import Derivative, Sides
+from jaxbn.testing.oracle import Evaluator, Operator
 from jaxbn.testing.problem import Problem
 from tests.support.cases import Case, call
 from tests.support.compare import jitted
@@ -124,14 +124,14 @@ def _code_of(path: str) -> CodeType:
     return compile(Path(path).read_text(), path, "exec")
 
 
-class _Sides(Sides):
-    """Trace the reference for the first mutant of a case alone; its arguments are all differentiated."""
+class _SharedEvaluator(Evaluator):
+    """Traces the reference only for the first mutant of a case."""
 
-    def __init__(self, problem: Problem, derivative: Derivative, *, jit: bool = True) -> None:
-        super().__init__(problem, derivative, jit=jit)
-        of_reference = (self._plain, self._exact, self._narrow)
-        shared = _REFERENCES.setdefault((problem.reference, derivative), of_reference)
-        self._plain, self._exact, self._narrow = shared
+    def __init__(self, problem: Problem, operator: Operator, *, jit: bool = True) -> None:
+        super().__init__(problem, operator, jit=jit)
+        of_reference = (self._autodiff, self._exact, self._in_float32)
+        shared = _REFERENCES.setdefault((problem.reference, operator), of_reference)
+        self._autodiff, self._exact, self._in_float32 = shared
 
 
 _REFERENCES: dict[Any, Any] = {}
@@ -144,7 +144,7 @@ def check(package: ModuleType, mutant: Mutant) -> VjpReport:
     arrays = case.arrays(dtype=mutant.dtype)
     families = ("gaussian", "constant", "each output alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checking, "Sides", _Sides)
+        patch.setattr(checking, "Evaluator", _SharedEvaluator)
         return check_custom_vjp(
             rule, reference, *arrays, transforms=mutant.transforms, cotangents=families, raise_on_failure=False
         )
