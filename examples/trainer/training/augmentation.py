@@ -85,7 +85,7 @@ def _cropped(key: Key[Array, ""], image: Float[Array, "..."], least: float) -> F
     sides = least + (1 - least) * sides
     starts = places * (1 - sides) * jnp.array(image.shape[:2], jnp.float32)  # between 0 and what is cut off, in pixels
     # It maps the place p of the image to p · scale + translation: here from `starts`, and stretched by 1 / sides.
-    wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    wide = image.astype(jnp.float32) if jnp.finfo(image.dtype).bits < 32 else image
     part = jax.image.scale_and_translate(
         wide, image.shape, (0, 1), 1 / sides, -starts / sides, "linear", antialias=False
     )
