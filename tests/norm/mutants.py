@@ -83,7 +83,7 @@ NORMALISATION = [
     of_rule("direct: dropped", DIRECT, DIRECT.replace("dx_hat - ", "-"), "a term parallel to the cotangent of"),
     of_rule("direct: γ dropped", DIRECT, DIRECT.replace("(dx_hat", "(dy")),
     of_rule("γ dropped", BOTH, f"({BOTH}) / vectors.gamma"),
-    of_rule("γ dropped from the means", "sums = sums * ", "sums = sums + 0 * "),
+    of_rule("γ dropped from the means", "dx_hat_sums = dx_hat_sums * ", "dx_hat_sums = dx_hat_sums + 0 * "),
     of_rule("σ⁻¹ dropped", BOTH, f"({BOTH}) / vectors.inv_std"),
     of_rule("σ⁻²", BOTH, f"({BOTH}) * vectors.inv_std"),
     of_rule(

@@ -219,7 +219,5 @@ def test_what_is_wrong_is_named(call: Callable[[], Any], error: type[Exception],
 
 
 def test_an_iterable_of_what_is_traced() -> None:
-    with pytest.raises(
-        TypeError, match="calibrated_batch_norm, batch 0: `x` is traced; the arrays of an iterable"
-    ):
+    with pytest.raises(TypeError, match="calibrated_batch_norm, batch 0: `x` is traced; the arrays of an iterable"):
         jax.jit(lambda x: jaxbn.calibrated_batch_norm([x]))(jnp.ones((3, 2)))
