@@ -1,5 +1,6 @@
 """Every algorithm, forced, against the transpositions that JAX itself makes of the plain convolution."""
 
+import inspect
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.algorithms.table import ALGORITHMS, MAPS, run
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
+from jaxbn._conv.options import ConvOptions
 from jaxbn._conv.spec import Arithmetic
 from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
 from tests.support.cases import Case
@@ -96,19 +98,23 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
 
 
 def _forced(case: Case) -> dict[str, Case]:
-    """The case by every algorithm that it can be forced to."""
-    cases = {name: replace(case, options=case.options | {"algorithm": name}) for name in ALGORITHMS}
-    return {name: forced for name, forced in cases.items() if _applies(forced)}
+    """The case with every algorithm that applies to it."""
+    geometry = _geometry(case)
+    return {
+        name: replace(case, options=case.options | {"algorithm": name})
+        for name, algorithm in ALGORITHMS.items()
+        if algorithm.applies(geometry)
+    }
 
 
-def _applies(forced: Case) -> bool:
-    try:
-        jax.eval_shape(forced.function(jaxbn), *forced.arrays())
-    except ValueError as error:
-        if "which does not apply" not in str(error):
-            raise
-        return False
-    return True
+def _geometry(case: Case) -> ConvGeometry:
+    signature = inspect.signature(getattr(jaxbn, case.operation))
+    defaults = {each.name: each.default for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY}
+    options = ConvOptions(function=case.operation, **(defaults | case.options))
+    x, kernel, *_ = case.arrays()
+    if case.operation == "conv":
+        return options.resolve(x, kernel).spec.geometry
+    return options.resolve_transposed(x, kernel, None).spec.geometry
 
 
 @pytest.mark.parametrize("case", [*CONV_CASES, *CONV_TRANSPOSE_CASES], ids=str)
