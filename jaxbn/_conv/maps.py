@@ -52,8 +52,8 @@ def _plain_kernel_gradient(spec: ConvSpec, x: jax.Array, dy: jax.Array) -> jax.A
         axes = sharding(array)
         if any(axis is not None for axis in axes[1:-1]):
             raise ValueError(
-                f"the gradient of a convolution's kernel: `{name}` is spread over devices along its spatial axes, "
-                f"{axes} in channels-last order; spread it along the batch, or jax.sharding.reshard it before"
+                f"the gradient of a convolution's kernel: `{name}` is sharded along its spatial axes, "
+                f"{axes} in channels-last order; shard it along the batch, or jax.sharding.reshard it before"
             )
     geometry = spec.geometry
     shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)

@@ -119,7 +119,7 @@ def test_a_kernel_s_gradient_over_images_that_are_cut_along_space_is_refused() -
     mesh = jax.make_mesh((4, 2), ("data", "rows"), devices=jax.devices("cpu"))
     x, kernel = _normal(8, 6, 5, 4), _normal(3, 3, 4, 8)
     spread = jax.device_put(x, NamedSharding(mesh, P(None, "rows")))
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match="`x` is spread over devices along its spatial axes"):
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="`x` is sharded along its spatial axes"):
         jax.jit(jax.grad(partial(_loss, jaxbn.conv), 1))(spread, kernel)
 
 

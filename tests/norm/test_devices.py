@@ -1,4 +1,4 @@
-"""Batch norm whose batch is spread over devices by name: statistics and gradients are the whole batch's."""
+"""Batch norm whose batch is split over devices by an axis name: statistics and gradients are the whole batch's."""
 
 import re
 from collections.abc import Callable

@@ -12,7 +12,7 @@ KINDS = ("vmap", "shard_map", "shard_map, unchecked")
 
 
 def spread(around: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-    """``operation`` of ``x`` and parameters, whose batch is spread over `PARTS` members or devices."""
+    """``operation`` of ``x`` and parameters, whose batch is split over `PARTS` members or devices."""
 
     def whole(x: jax.Array, *parameters: jax.Array | None, where: jax.Array | None = None, **options: Any) -> Any:
         def part(x: jax.Array, where: jax.Array | None, *parameters: jax.Array | None) -> Any:
