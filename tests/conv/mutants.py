@@ -1,4 +1,4 @@
-"""Mutants of the convolution rules, of the maps' algorithms and of what they are made of."""
+"""Mistakes planted in the rules of `conv` and `conv_transpose`; those in the maps are in `map_mutants`."""
 
 import re
 from typing import Any
@@ -19,19 +19,11 @@ SAME = {"padding": "SAME"}
 SQUARE = conv((4, 5, 5, 3), (3, 3, 3, 3), **SAME)
 PLAIN = conv((5, 4, 6, 2), (3, 2, 2, 4))
 FLIPPED = conv((2, 5, 5, 3), (3, 3, 3, 3), flip_kernel=True)
-# Three outputs along each axis whichever of stride and dilation is which.
-STRIDE_AND_DILATION = conv((2, 7, 7, 2), (3, 3, 2, 3), stride=(1, 2), dilation=(2, 1))
 # The last row is in no window.
 UNREACHED_ROW = conv((2, 6, 5, 3), (3, 2, 3, 4), stride=(2, 1))
 # A cube of one shape with its kernel.
 CUBE = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME)
 SEVERAL_GROUPS = conv((2, 5, 4, 10), (3, 2, 5, 10), groups=2)
-DEPTHWISE = conv((2, 9, 7, 3), (3, 2, 1, 3), groups=3, dilation=(2, 1))
-DENSE_GROUPS = conv((2, 5, 4, 6), (3, 2, 3, 8), groups=2, algorithm="dense")
-POINTWISE = conv((2, 5, 4, 3), (1, 1, 3, 4))
-PATCHES = conv((2, 9, 9, 3), (2, 2, 3, 4), stride=3)
-PHASES = conv((1, 7, 6, 3), (3, 3, 3, 2), stride=2, padding=1, algorithm="strided")
-CHANNELS_FIRST = conv((3, 3, 3, 3), (3, 3, 3, 3), **SAME, dimension_numbers=("NCHW", "OIHW", "NCHW"))
 TRANSPOSED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", stride=2)
 TRANSPOSED_FLIPPED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", flip_kernel=True)
 
@@ -70,7 +62,7 @@ def of_bfloat16(line: str) -> str:
 
 SIGN, FACTOR, ZERO = "the sign: got is", "a constant factor: got is ", "zero: nothing comes back"
 
-CONVOLUTION = [
+RULES = [
     # Signs and factors.
     of_rule("dx: sign", *after(DX, "dx = -dx"), cause=SIGN),
     of_rule("dkernel: sign", *after(DKERNEL, "dkernel = -dkernel"), cause=SIGN),
@@ -100,7 +92,6 @@ CONVOLUTION = [
     of_rule("dkernel: without the last image", DKERNEL, DKERNEL.replace("x, dy", "x[:-1], dy[:-1]")),
     of_rule("dbias: not summed", DBIAS, "dy", cause="a missing sum over a broadcast axis"),
     of_rule("dbias: over the wrong axes", DBIAS, DBIAS.replace("dy", "dy, 1"), CUBE, "axes 1 and 3 are exchanged"),
-    Mutant("dbias: mean over an axis", "_channels", "x.sum(first", "x.mean(first", PLAIN, "1/m with m = 5"),
     # Flips and transpositions.
     of_rule("dx: kernel not flipped", OPERANDS, not_flipped(OPERANDS), FLIPPED, "flipped along"),
     of_rule("dkernel: not flipped back", RESULTS, not_flipped(RESULTS), FLIPPED, "flipped along"),
@@ -133,88 +124,7 @@ CONVOLUTION = [
     of_rule("dx: height and width swapped", *after(DX, "dx = dx.swapaxes(1, 2)"), SQUARE, "transposed: axes 1 and 2"),
     of_rule("dx: flipped", *after(DX, "dx = dx[:, ::-1]"), cause="flipped along axis 1"),
     of_rule("dx and dkernel swapped", RESULTS, "    return dkernel, dx, dbias\n", CUBE, "swapped"),
-    Mutant(
-        "adjoint kernel not rotated",
-        "_conv.algorithms.dense",
-        "jnp.flip(kernel, axis=range(len(window)))",
-        "kernel",
-        PLAIN,
-        "flipped along axes 0 and 1",
-    ),
-    Mutant(
-        "adjoint kernel: rotated along one axis",
-        "_conv.algorithms.dense",
-        "range(len(window)))",
-        "0)",
-        PLAIN,
-        "flipped along axis 1",
-    ),
-    Mutant(
-        "adjoint kernel: order of groups",
-        "_conv.algorithms.dense",
-        "groups, channels_out // groups)\n    return",
-        "channels_out // groups, groups)\n    return",
-        DENSE_GROUPS,
-    ),
-    Mutant(
-        "dkernel: axes of the window",
-        "_conv.algorithms.dense",
-        "return jnp.moveaxis(dkernel, 0, -2)",
-        "return jnp.swapaxes(dkernel, 0, -2)",
-        SQUARE,
-        "transposed: axes 0 and 1",
-    ),
-    Mutant(
-        "layout of dkernel: flipped along one axis",
-        "_conv.layout",
-        "self._flip(kernel), tuple(",
-        "jnp.flip(kernel, axis=1) if self.flip_kernel else kernel, tuple(",
-        FLIPPED,
-        "flipped along axis 0",
-    ),
-    Mutant("layout of dx: not the inverse", "_conv.layout", "np.argsort(self.x)", "self.x", CHANNELS_FIRST),
     # Windows.
-    Mutant(
-        "dx: padding one off below",
-        "_conv.geometry",
-        "(extent - 1 - low, dilated_input + low - dilated_output)",
-        "(extent - low, dilated_input + low - dilated_output - 1)",
-        PLAIN,
-        "shifted by 1",
-    ),
-    Mutant(
-        "dx: padding one off above",
-        "_conv.geometry",
-        "(extent - 1 - low, dilated_input + low - dilated_output)",
-        "(extent - 2 - low, dilated_input + low - dilated_output + 1)",
-        PLAIN,
-        "shifted by -1",
-    ),
-    Mutant(
-        "dkernel: padding one off below",
-        "_conv.geometry",
-        "(low, extent - 1 + dilated_output - dilated_input - low)",
-        "(low + 1, extent - 2 + dilated_output - dilated_input - low)",
-        SQUARE,
-        "shifted by 1",
-    ),
-    Mutant(
-        "dkernel: padding one off above",
-        "_conv.geometry",
-        "(low, extent - 1 + dilated_output - dilated_input - low)",
-        "(low - 1, extent + dilated_output - dilated_input - low)",
-        SQUARE,
-        "shifted by -1",
-    ),
-    Mutant(
-        "dkernel: stride with dilation",
-        "_conv.algorithms.dense",
-        "window_strides=geometry.dilation,\n        padding=padding,\n"
-        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.stride",
-        "window_strides=geometry.stride,\n        padding=padding,\n"
-        "        lhs_dilation=input_dilation,\n        rhs_dilation=geometry.dilation",
-        STRIDE_AND_DILATION,
-    ),
     of_rule(
         "dx: last row dropped",
         *after(
@@ -224,98 +134,6 @@ CONVOLUTION = [
         cause="it is zero at [3] of the 4 indices of axis 1",
     ),
     of_rule("dx: rows that no window reaches dropped", *after(DX, "dx = dx[:, :-1]"), UNREACHED_ROW, "rows"),
-    # Algorithms.
-    Mutant(
-        "patches: dx shifted",
-        "_conv.algorithms.patches",
-        "(-low, size + low - output * stride, 0)",
-        "(-low - 1, size + low - output * stride + 1, 0)",
-        PATCHES,
-        "shifted by -1",
-    ),
-    Mutant(
-        "patches: taps at the cell's end",
-        "_conv.algorithms.patches",
-        "(0, stride - extent, dilation - 1)",
-        "(stride - extent, 0, dilation - 1)",
-        PATCHES,
-        "shifted by 1",
-    ),
-    Mutant(
-        "pointwise: dkernel from dy reversed",
-        "_conv.algorithms.patches",
-        "lax.dot_general(_patches(geometry, x), _rows(dy)",
-        "lax.dot_general(_patches(geometry, x), _rows(dy)[::-1]",
-        POINTWISE,
-        "flipped along",
-    ),
-    Mutant(
-        "depthwise: dkernel without dilation",
-        "_conv.algorithms.depthwise",
-        "tap[0] * geometry.dilation[0]\n",
-        "tap[0]\n",
-        DEPTHWISE,
-    ),
-    Mutant(
-        "depthwise: dkernel without the first row",
-        "_conv.algorithms.depthwise",
-        "lax.fori_loop(0,",
-        "lax.fori_loop(1,",
-        DEPTHWISE,
-    ),
-    Mutant(
-        "depthwise: dkernel without the last row",
-        "_conv.algorithms.depthwise",
-        "geometry.output[0], add_row",
-        "geometry.output[0] - 1, add_row",
-        DEPTHWISE,
-    ),
-    Mutant(
-        "depthwise: dkernel summed in float16",
-        "_conv.algorithms.depthwise",
-        "geometry.groups))\n    cotangents = _channels_first(dy.astype(dtype)",
-        "geometry.groups))\n    images = images.astype('float16').astype(dtype)\n"
-        "    cotangents = _channels_first(dy.astype(dtype)",
-        DEPTHWISE,
-        "float16",
-    ),
-    Mutant(
-        "groups: dkernel of x's channels reversed",
-        "_conv.algorithms.grouped",
-        '"kernel_gradient", geometry, context, x, dy',
-        '"kernel_gradient", geometry, context, x[..., ::-1], dy',
-        SEVERAL_GROUPS,
-        "flipped along axis 3",
-    ),
-    Mutant(
-        "groups: dx of dy's channels reversed",
-        "_conv.algorithms.grouped",
-        '"input_gradient", geometry, context, dy',
-        '"input_gradient", geometry, context, dy[..., ::-1]',
-        SEVERAL_GROUPS,
-        "flipped along axis 3",
-    ),
-    Mutant(
-        "groups: dx of the next group's kernel",
-        "_conv.algorithms.grouped",
-        "context, dy, kernel)",
-        "context, dy, jnp.roll(kernel, 5, -1))",
-        SEVERAL_GROUPS,
-    ),
-    Mutant(
-        "strided: phases in another order",
-        "_conv.algorithms.strided",
-        "jnp.stack(images,",
-        "jnp.stack(images[::-1],",
-        PHASES,
-    ),
-    Mutant(
-        "strided: a phase's padding",
-        "_conv.algorithms.strided",
-        "- first * dilation) // stride, d",
-        "- first * dilation) // stride + remainder, d",
-        PHASES,
-    ),
     # Precision and dtypes.
     of_rule(
         "residual x in bfloat16",
@@ -338,14 +156,6 @@ CONVOLUTION = [
         "dbias: summed in bfloat16", DBIAS, "dy.astype('bfloat16').sum((0, 1, 2)).astype(bias.dtype)", cause="bfloat16"
     ),
     of_rule("dbias in float32", DBIAS, "channel_sum(dy)", dtype=jnp.bfloat16),
-    Mutant(
-        "dy twice",
-        "_conv.spec",
-        "return cotangent.astype(operands[0].dtype), *operands",
-        "return 2 * cotangent.astype(operands[0].dtype), *operands",
-        PLAIN,
-        FACTOR + "2 (2",
-    ),
     # Transposed.
     of_transposed_rule("dx: sign", *after(DX_T, "dx = -dx"), TRANSPOSED, SIGN),
     of_transposed_rule("dkernel: sign", *after(DKERNEL_T, "dkernel = -dkernel"), TRANSPOSED, SIGN),
@@ -374,31 +184,4 @@ CONVOLUTION = [
     ),
     # Under transformations alone.
     of_rule("dx: not differentiated again", *after(DX, "dx = lax.stop_gradient(dx)"), transforms=("grad of grad",)),
-    Mutant(
-        "vmap: batch axis of the left operand reversed",
-        "_conv.primitives",
-        "jnp.moveaxis(left, left_axis, both)",
-        "jnp.moveaxis(left, left_axis, both)[::-1]",
-        PLAIN,
-        "only under vmap",
-        ("vmap of the pullback",),
-    ),
-    Mutant(
-        "vmap: batch axis of the right operand reversed",
-        "_conv.primitives",
-        "right = jnp.moveaxis(right, right_axis, both)",
-        "right = jnp.moveaxis(right, right_axis, both)[::-1]",
-        PLAIN,
-        "only under vmap",
-        ("vmap of the pullback",),
-    ),
-    Mutant(
-        "vmap: batch axes of both operands paired wrongly",
-        "_conv.batching",
-        "lax.map(compute_pair, (left, right))",
-        "lax.map(compute_pair, (left, right[::-1]))",
-        PLAIN,
-        "only under vmap",
-        ("vmap",),
-    ),
 ]

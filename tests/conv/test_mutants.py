@@ -6,7 +6,8 @@ import pytest
 
 import jaxbn
 from tests.conv.forward_mutants import FORWARDS
-from tests.conv.mutants import CONVOLUTION
+from tests.conv.map_mutants import MAPS
+from tests.conv.mutants import RULES
 from tests.support.cases import Case
 from tests.support.mutants import (
     Mutant,
@@ -17,6 +18,8 @@ from tests.support.mutants import (
     cases_of,
     mutated,
 )
+
+CONVOLUTION = [*RULES, *MAPS]
 
 
 @pytest.mark.parametrize("mutant", CONVOLUTION, ids=str)
