@@ -15,6 +15,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
+gc.set_threshold(200_000, 50, 100)  # Tracing makes many objects, and the collector would look through JAX's each time.
+
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -76,21 +76,20 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
     )
     operands = {"convolve": (x, kernel), "input_gradient": (dy, kernel), "kernel_gradient": (x, dy)}
     names = [name for name, algorithm in ALGORITHMS.items() if algorithm.applies(geometry)]
+    platform = PLATFORMS[seed % 2]  # An algorithm for another platform must be right on this one too.
 
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        # An algorithm for another platform must be right on this one too.
+        context = Context(Arithmetic(), platform, False, run)
         got = {
-            (name, map_name, platform): run(
-                map_name, geometry, Context(Arithmetic(), platform, False, run), *operands[map_name], name
-            )
-            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
+            (name, map_name): run(map_name, geometry, context, *operands[map_name], name)
+            for name, map_name in itertools.product(names, MAPS)
         }
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
-    for (name, map_name, platform), value in got.items():
+    for (name, map_name), value in got.items():
         assert value.shape == want[map_name].shape, (name, map_name)
         scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
         error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
@@ -136,7 +135,8 @@ def test_every_algorithm_forced_has_the_reference_s_value_and_gradients(case: Ca
 def test_the_draws_reach_every_algorithm() -> None:
     geometries = [_draw(np.random.default_rng(seed)) for seed in range(60)]
     for name, algorithm in ALGORITHMS.items():
-        assert sum(map(algorithm.applies, geometries)) >= 2, name
+        for place in range(len(PLATFORMS)):
+            assert sum(map(algorithm.applies, geometries[place :: len(PLATFORMS)])) >= 2, (name, PLATFORMS[place])
 
 
 def test_a_channel_of_nan_stays_in_its_group() -> None:

@@ -60,8 +60,12 @@ DERIVATIVES = {
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_derivatives(derivative: str, groups: int) -> None:
     x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4 // groups, 6)
-    got, want = (jax.jit(DERIVATIVES[derivative](function))(x, kernel) for function in _both(groups))
-    _same(got, want)
+    _same_for_both(DERIVATIVES[derivative], groups, x, kernel)
+
+
+def _same_for_both(transform, groups: int, x: jax.Array, kernel: jax.Array) -> None:
+    """The transformed map and the transformed plain convolution, as one program, which compiles faster than two."""
+    _same(*jax.jit(lambda x, kernel: tuple(transform(function)(x, kernel) for function in _both(groups)))(x, kernel))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -70,11 +74,10 @@ def test_derivatives(derivative: str, groups: int) -> None:
 def test_batched_operands(derivative: str, axes: tuple, groups: int) -> None:
     x = _normal(2, 5, 7, 4) if axes[0] is None else _normal(3, 2, 5, 7, 4)
     kernel = _normal(3, 2, 4 // groups, 6) if axes[1] is None else _normal(3, 3, 2, 4 // groups, 6)
-    got, want = (jax.jit(jax.vmap(DERIVATIVES[derivative](function), axes))(x, kernel) for function in _both(groups))
-    _same(got, want)
-    # The other order: the derivative of a batched map is summed over the batch axes that an operand does not have.
-    got, want = (jax.jit(DERIVATIVES["grad"](jax.vmap(function, axes)))(x, kernel) for function in _both(groups))
-    _same(got, want)
+    _same_for_both(lambda function: jax.vmap(DERIVATIVES[derivative](function), axes), groups, x, kernel)
+    if derivative == "grad":
+        # The other order: the derivative of a batched map is summed over the batch axes that an operand does not have.
+        _same_for_both(lambda function: DERIVATIVES["grad"](jax.vmap(function, axes)), groups, x, kernel)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -86,8 +89,7 @@ def test_nested_batch_axes(groups: int) -> None:
         return lambda x, kernel: function(jnp.swapaxes(x, -1, -2), kernel)
 
     for derivative in ("jvp", "grad"):
-        got, want = (jax.jit(DERIVATIVES[derivative](nested(function)))(x, kernel) for function in _both(groups))
-        _same(got, want)
+        _same_for_both(lambda function, name=derivative: DERIVATIVES[name](nested(function)), groups, x, kernel)
 
 
 def test_on_the_cpu_the_program_does_not_grow_with_the_batch_axis() -> None:
