@@ -20,7 +20,7 @@ Sizes = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvGeometry:
     """The sizes and the options of a convolution in channels-last layout, except its batch size.
 

@@ -88,9 +88,16 @@ class ConvOptions:
                 f"{self.function}: `padding` is {self.padding!r}, which cuts more than all of a spatial shape of "
                 f"{tuple(input_)}; it must cut less"
             )
-        ones = (1,) * len(window)
         geometry = ConvGeometry(
-            tuple(input_), window, in_features, out_features, stride, padding, dilation, groups, ones
+            input=tuple(input_),
+            window=window,
+            in_features=in_features,
+            out_features=out_features,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            input_dilation=(1,) * len(window),
         )
         return ConvConfig(layout, self._spec(geometry))
 
@@ -111,8 +118,17 @@ class ConvOptions:
         out_features = channels_out * groups
         self._require_bias(bias, out_features)
         output, padding = self._transposed_sizes(tuple(input_), window, stride, dilation)
-        ones = (1,) * len(window)
-        geometry = ConvGeometry(output, window, out_features, in_features, stride, padding, dilation, groups, ones)
+        geometry = ConvGeometry(
+            input=output,
+            window=window,
+            in_features=out_features,
+            out_features=in_features,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            input_dilation=(1,) * len(window),
+        )
         return ConvConfig(layout, self._spec(geometry))
 
     def _resolve_common(self, x: Operand, kernel: Operand) -> _Common:

@@ -37,15 +37,15 @@ def _draw(rng: np.random.Generator) -> ConvGeometry:
     window = ones if rng.random() < 0.15 else window
     stride = {0: ones, 1: window, 2: tuple(taps + 1 for taps in window)}.get(int(rng.integers(6)), each(1, 2, 3, 4))
     geometry = ConvGeometry(
-        tuple(int(size) for size in rng.permutation(range(4, 12))[:spatial]),
-        window,
-        groups * channels_in,
-        groups * channels_out,
-        stride,
-        tuple(zip(each(-1, 0, 0, 1, 2, 3), each(-1, 0, 0, 1, 2, 3), strict=True)),
-        dilation if stride != window else ones,
-        groups,
-        each(1, 2, 3) if rng.random() < 0.3 else ones,
+        input=tuple(int(size) for size in rng.permutation(range(4, 12))[:spatial]),
+        window=window,
+        in_features=groups * channels_in,
+        out_features=groups * channels_out,
+        stride=stride,
+        padding=tuple(zip(each(-1, 0, 0, 1, 2, 3), each(-1, 0, 0, 1, 2, 3), strict=True)),
+        dilation=dilation if stride != window else ones,
+        groups=groups,
+        input_dilation=each(1, 2, 3) if rng.random() < 0.3 else ones,
     )
     return geometry if min(geometry.output) > 0 else _draw(rng)
 
@@ -76,20 +76,21 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
     )
     operands = {"convolve": (x, kernel), "input_gradient": (dy, kernel), "kernel_gradient": (x, dy)}
     names = [name for name, algorithm in ALGORITHMS.items() if algorithm.applies(geometry)]
-    platform = PLATFORMS[seed % 2]  # An algorithm for another platform must be right on this one too.
 
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        context = Context(Arithmetic(), platform, False, run)
+        # An algorithm for another platform must be right on this one too.
         got = {
-            (name, map_name): run(map_name, geometry, context, *operands[map_name], name)
-            for name, map_name in itertools.product(names, MAPS)
+            (name, map_name, platform): run(
+                map_name, geometry, Context(Arithmetic(), platform, False, run), *operands[map_name], name
+            )
+            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
         }
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
-    for (name, map_name), value in got.items():
+    for (name, map_name, platform), value in got.items():
         assert value.shape == want[map_name].shape, (name, map_name)
         scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
         error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
@@ -135,8 +136,7 @@ def test_every_algorithm_forced_has_the_reference_s_value_and_gradients(case: Ca
 def test_the_draws_reach_every_algorithm() -> None:
     geometries = [_draw(np.random.default_rng(seed)) for seed in range(60)]
     for name, algorithm in ALGORITHMS.items():
-        for place in range(len(PLATFORMS)):
-            assert sum(map(algorithm.applies, geometries[place :: len(PLATFORMS)])) >= 2, (name, PLATFORMS[place])
+        assert sum(map(algorithm.applies, geometries)) >= 2, name
 
 
 def test_a_channel_of_nan_stays_in_its_group() -> None:
