@@ -23,7 +23,8 @@ sys.modules["jaxbn"] = None
 import jax, numpy as np
 from pathlib import Path
 
-batches = np.load("images.npz")
+with np.load("images.npz") as file:
+    batches = dict(file)
 for name in ("one", "three"):
     network = jax.export.deserialize(Path(name).read_bytes())
     assert network.platforms == ("cpu", "cuda", "tpu"), network.platforms
@@ -60,7 +61,8 @@ def test_it_needs_jax_alone_and_gives_probabilities_of_any_number_of_images(tmp_
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, state in networks.items():
-        got = np.load(tmp_path / f"{name}.npz")
+        with np.load(tmp_path / f"{name}.npz") as file:
+            got = dict(file)
         for size, batch in images.items():
             assert got[size].dtype == np.float32
             want = probabilities(training.predict(state, batch))
