@@ -5,6 +5,7 @@ import importlib
 import io
 import re
 from collections.abc import Iterator
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,8 @@ from examples.digits import Digits
 from jaxbn import cnn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.optimised  # the runs take longer than what is saved by compiling them quickly
+
 CONFIG = cnn.CNNConfig(features=(8, 16, 32), dtype=jnp.float64)
 TRIAL = cnn.CNNConfig(features=(4, 8), dtype=jnp.float64)
 
@@ -32,6 +35,7 @@ def as_a_user_runs_it() -> Iterator[None]:
         yield
 
 
+@cache
 def load_digits() -> Digits:
     found = digits.load_digits()
     return found._replace(x_train=found.x_train.astype(np.float64), x_test=found.x_test.astype(np.float64))
@@ -97,31 +101,46 @@ def test_all_runs_are_one_compiled_program(example: ModuleType, quick: tuple[Any
 def alone(variant: int, rate: float, seed: int, steps: int) -> list[float]:
     """The losses of one run, without the example, vmap or Optax's updates."""
     dataset, k = load_digits(), (np.inf, np.inf, 2.0, 1.0, 0.5)[variant]
-    params, running = cnn.init(jax.random.key(seed), TRIAL)
+    params, running = initial(seed)
     losses = []
     for number in range(steps):
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        rows = np.asarray(jax.random.randint(key, (64,), 0, len(dataset.x_train)))
+        rows = np.asarray(rows_of(seed, number, len(dataset.x_train)))
         batch = dataset.x_train[rows], dataset.y_train[rows]
-        value, gradients = (plain_loss if variant == 0 else normalised_loss)(params, running, *batch)
-        params = jax.tree.map(lambda param, gradient: param - rate * gradient, params, gradients)
-        if variant:
-            blocks = [
-                block._replace(beta=jnp.maximum(block.beta, -k * jnp.abs(block.gamma))) for block in params.blocks
-            ]
-            params = params._replace(blocks=tuple(blocks))
+        value, params = (plain_step if variant == 0 else normalised_step)(rate, k, params, running, *batch)
         losses.append(float(value))
     return losses
 
 
+@cache
+def initial(seed: int) -> tuple[cnn.Params, cnn.State]:
+    return cnn.init(jax.random.key(seed), TRIAL)
+
+
+@partial(jax.jit, static_argnums=2)
+def rows_of(seed: jax.Array, number: jax.Array, images: int) -> jax.Array:
+    return jax.random.randint(jax.random.fold_in(jax.random.key(seed), number), (64,), 0, images)
+
+
 @jax.jit
+def normalised_step(rate: jax.Array, k: jax.Array, params: cnn.Params, *batch: Any) -> tuple[jax.Array, cnn.Params]:
+    value, gradients = normalised_loss(params, *batch)
+    params = jax.tree.map(lambda param, gradient: param - rate * gradient, params, gradients)
+    blocks = [block._replace(beta=jnp.maximum(block.beta, -k * jnp.abs(block.gamma))) for block in params.blocks]
+    return value, params._replace(blocks=tuple(blocks))
+
+
+@jax.jit
+def plain_step(rate: jax.Array, k: jax.Array, params: cnn.Params, *batch: Any) -> tuple[jax.Array, cnn.Params]:
+    value, gradients = plain_loss(params, *batch)
+    return value, jax.tree.map(lambda param, gradient: param - rate * gradient, params, gradients)
+
+
 @jax.value_and_grad
 def normalised_loss(params: cnn.Params, running: cnn.State, images: jax.Array, labels: jax.Array) -> jax.Array:
     logits, _ = cnn.apply(params, running, images, train=True)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-@jax.jit
 @jax.value_and_grad
 def plain_loss(params: cnn.Params, running: cnn.State, images: jax.Array, labels: jax.Array) -> jax.Array:
     x = images
