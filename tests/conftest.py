@@ -18,6 +18,18 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(200_000, 50, 100)  # Tracing makes many objects, and the collector would look through JAX's each time.
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-cases", action="store_true", help="run every case of the large tables, not only a sample")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not in the sample of its table, unless all cases are asked for."""
+    left_out = [item for item in items if item.get_closest_marker("all_cases")]
+    if left_out and not config.getoption("--all-cases"):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("all_cases")]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compile quickly unless the module is marked `optimised`, look up what was compiled before, and drop it all after.

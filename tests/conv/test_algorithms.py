@@ -1,8 +1,6 @@
 """Every algorithm, forced, against the transpositions that JAX itself makes of the plain convolution."""
 
-import inspect
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,11 +14,8 @@ from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.algorithms.table import ALGORITHMS, MAPS, run
 from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._conv.layout import CHANNELS_LAST
-from jaxbn._conv.options import ConvOptions
 from jaxbn._conv.spec import Arithmetic
-from tests.conv.cases import CONV_CASES, CONV_TRANSPOSE_CASES
-from tests.support.cases import Case
-from tests.support.compare import assert_close, cotangents, pullback
+from tests.support.sample import covering, rotated, sample_of
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -63,10 +58,42 @@ def _plain(geometry: ConvGeometry, x: jax.Array, kernel: jax.Array) -> jax.Array
     )
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    geometry = _draw(rng)
+GEOMETRIES = [_draw(np.random.default_rng(seed)) for seed in range(60)]
+Draw = tuple[int, str]  # a geometry's number, and a platform
+DRAWS = rotated(range(60), PLATFORMS)
+
+
+def _algorithms(geometry: ConvGeometry) -> list[str]:
+    return [name for name, algorithm in ALGORITHMS.items() if algorithm.applies(geometry)]
+
+
+def _facts(draw: Draw) -> list[Any]:
+    """The algorithms on the platform, and what is out of the ordinary."""
+    number, platform = draw
+    geometry = GEOMETRIES[number]
+    special = {
+        "groups": geometry.groups > 1,
+        "dilation": max(geometry.dilation) > 1,
+        "input dilation": max(geometry.input_dilation) > 1,
+        "negative padding": min(min(pair) for pair in geometry.padding) < 0,
+        "a window larger than the stride": any(np.greater(geometry.window, geometry.stride)),
+        "a stride larger than the window": any(np.less(geometry.window, geometry.stride)),
+        f"{len(geometry.window)} dimensions": True,
+    }
+    return [
+        *((name, platform) for name in _algorithms(geometry)),
+        *(name for name, is_so in special.items() if is_so),
+    ]
+
+
+SAMPLED_DRAWS = covering(DRAWS, _facts, times=3)
+
+
+@pytest.mark.parametrize("draw", SAMPLED_DRAWS)
+def test_every_algorithm_is_right_wherever_it_applies(draw: Draw) -> None:
+    """An algorithm for another platform must be right on this one too."""
+    number, platform = draw
+    rng, geometry = np.random.default_rng(number), GEOMETRIES[number]
     x, dy = (
         jnp.asarray(rng.normal(size=(2, *sizes, features)))
         for sizes, features in ((geometry.input, geometry.in_features), (geometry.output, geometry.out_features))
@@ -75,68 +102,31 @@ def test_every_algorithm_is_right_wherever_it_applies(seed: int) -> None:
         rng.normal(size=(*geometry.window, geometry.in_features // geometry.groups, geometry.out_features))
     )
     operands = {"convolve": (x, kernel), "input_gradient": (dy, kernel), "kernel_gradient": (x, dy)}
-    names = [name for name, algorithm in ALGORITHMS.items() if algorithm.applies(geometry)]
+    context = Context(Arithmetic(), platform, False, run)
 
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        # An algorithm for another platform must be right on this one too.
         got = {
-            (name, map_name, platform): run(
-                map_name, geometry, Context(Arithmetic(), platform, False, run), *operands[map_name], name
-            )
-            for name, map_name, platform in itertools.product(names, MAPS, PLATFORMS)
+            (name, map_name): run(map_name, geometry, context, *operands[map_name], name)
+            for name in _algorithms(geometry)
+            for map_name in MAPS
         }
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
-    for (name, map_name, platform), value in got.items():
+    for (name, map_name), value in got.items():
         assert value.shape == want[map_name].shape, (name, map_name)
         scale = max(float(jnp.max(jnp.abs(want[map_name]))), 1e-3)
         error = float(jnp.max(jnp.abs(value - want[map_name]))) / scale
         assert error <= 1e-12, (name, map_name, platform, error, geometry)
 
 
-def _forced(case: Case) -> dict[str, Case]:
-    """The case with every algorithm that applies to it."""
-    geometry = _geometry(case)
-    return {
-        name: replace(case, options=case.options | {"algorithm": name})
-        for name, algorithm in ALGORITHMS.items()
-        if algorithm.applies(geometry)
-    }
-
-
-def _geometry(case: Case) -> ConvGeometry:
-    signature = inspect.signature(getattr(jaxbn, case.operation))
-    defaults = {each.name: each.default for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY}
-    options = ConvOptions(function=case.operation, **(defaults | case.options))
-    x, kernel, *_ = case.arrays()
-    if case.operation == "conv":
-        return options.resolve(x, kernel).spec.geometry
-    return options.resolve_transposed(x, kernel, None).spec.geometry
-
-
-@pytest.mark.parametrize("case", [*CONV_CASES, *CONV_TRANSPOSE_CASES], ids=str)
-def test_every_algorithm_forced_has_the_reference_s_value_and_gradients(case: Case) -> None:
-    arrays, forced = case.arrays(), _forced(case)
-    assert "dense" in forced
-    dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
-
-    @jax.jit
-    def compute():
-        got = {name: pullback(one.function(jaxbn), arrays, dy) for name, one in forced.items()}
-        return pullback(case.function(jaxbn.reference), arrays, dy), got
-
-    want, got = compute()
-    for name, value_and_gradients in got.items():
-        assert_close(value_and_gradients, want, 1e-12, [f"{name}, {leaf}" for leaf in ("y", *case.names)])
-
-
-def test_the_draws_reach_every_algorithm() -> None:
-    geometries = [_draw(np.random.default_rng(seed)) for seed in range(60)]
-    for name, algorithm in ALGORITHMS.items():
-        assert sum(map(algorithm.applies, geometries)) >= 2, name
+def test_the_draws_reach_every_algorithm_on_every_platform() -> None:
+    draws = sample_of(SAMPLED_DRAWS)
+    reached = [(name, platform) for number, platform in draws for name in _algorithms(GEOMETRIES[number])]
+    for name, platform in itertools.product(ALGORITHMS, PLATFORMS):
+        assert reached.count((name, platform)) >= 2, (name, platform)
 
 
 def test_a_channel_of_nan_stays_in_its_group() -> None:

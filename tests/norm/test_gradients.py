@@ -1,4 +1,4 @@
-"""Value and gradients equal autodiff of the unmodified forward, in float64, on the whole table."""
+"""Value and gradients equal autodiff of the unmodified forward, in float64, on the table."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,10 @@ import pytest
 from tests.norm.cases import NORM_CASES
 from tests.support.cases import Case
 from tests.support.gradients import assert_gradients_are_autodiffs, together
+from tests.support.sample import covering, facts_of
 
 
-@pytest.mark.parametrize("cases", together(NORM_CASES), ids=lambda cases: f"from {cases[0]}")
+@pytest.mark.parametrize("cases", together(covering(NORM_CASES, facts_of, times=2)))
 def test_value_and_gradients(cases: Sequence[Case]) -> None:
     assert_gradients_are_autodiffs(cases)
 
