@@ -29,6 +29,7 @@ from jaxbn.testing.oracle import Evaluator, Operator
 from jaxbn.testing.problem import Problem
 from tests.support.cases import Case, call
 from tests.support.compare import jitted
+from tests.support.sample import Params, covering, param, sample_of
 
 
 class Mutant(NamedTuple):
@@ -165,9 +166,17 @@ def assert_told_by_its_value(mutant: Mutant) -> None:
         check(package, mutant)
 
 
-def cases_of(*tables: Iterable[Mutant]) -> list[Case]:
-    """The cases of all mutants, once each."""
-    return list({str(mutant.case): mutant.case for table in tables for mutant in table}.values())
+def sampled(mutants: Iterable[Mutant]) -> Params:
+    """In the sample are two of every module that is mutated, if it has two, and every transformation and dtype."""
+    return covering(mutants, lambda mutant: [mutant.module, mutant.transforms, mutant.dtype], times=2)
+
+
+def cases_of(*tables: Params) -> Params:
+    """The cases of all mutants, once each; in the sample are those of the mutants in it."""
+    in_sample = {str(mutant.case) for table in tables for mutant in sample_of(table)}
+    mutants = [each.values[0] for table in tables for each in table]
+    cases = {str(mutant.case): mutant.case for mutant in mutants}
+    return [param(case, in_sample=name in in_sample) for name, case in cases.items()]
 
 
 def assert_passes_without_mutants(case: Case) -> None:
