@@ -9,7 +9,8 @@ import pytest
 
 from jaxbn.testing import VjpReport, check_custom_vjp
 from tests.support.kinks import KINKS, largest, max_pool, safe_norm
-from tests.support.layers import Function, Layer, with_rule
+from tests.support.layers import Function, with_rule
+from tests.support.sample import in_turn
 
 stop = jax.lax.stop_gradient
 NUMBERS = jnp.arange(-3.0, 4.0)
@@ -24,20 +25,25 @@ def check(function: Function, x: jax.Array, **options: Any) -> VjpReport:
     return check_custom_vjp(function, function, x, **options)
 
 
-@pytest.mark.parametrize("layer", KINKS.values(), ids=KINKS)
-def test_no_false_alarm(layer: Layer) -> None:
-    for seed, dtype in enumerate((jnp.float32, jnp.float64)):
-        assert check_custom_vjp(layer.rule, layer.forward, *layer.arrays(seed, dtype), transforms=(), seed=seed).passed
+@pytest.mark.parametrize(("name", "dtype"), in_turn(list(KINKS), [jnp.float32, jnp.float64]))
+def test_no_false_alarm(name: str, dtype: Any) -> None:
+    layer, seed = KINKS[name], int(dtype == jnp.float64)
+    assert check_custom_vjp(layer.rule, layer.forward, *layer.arrays(seed, dtype), transforms=(), seed=seed).passed
 
 
-@pytest.mark.parametrize(
-    ("function", "x"),
-    [(jnp.abs, NUMBERS), (jax.nn.relu, NUMBERS), (lambda x: 1 / x, NEAR), (jnp.sqrt, NEAR), (jnp.sort, TIES)],
-    ids=["abs", "ReLU", "1/x", "square root", "sort"],
-)
-def test_a_right_reference_passes_for_every_seed(function: Function, x: jax.Array) -> None:
-    for seed in range(6):
-        assert check(function, x, seed=seed).passed
+RIGHT: dict[str, tuple[Function, jax.Array]] = {
+    "abs": (jnp.abs, NUMBERS),
+    "ReLU": (jax.nn.relu, NUMBERS),
+    "1/x": (lambda x: 1 / x, NEAR),
+    "square root": (jnp.sqrt, NEAR),
+    "sort": (jnp.sort, TIES),
+}
+
+
+@pytest.mark.parametrize(("name", "seed"), in_turn(list(RIGHT), range(6)))
+def test_a_right_reference_passes_for_every_seed(name: str, seed: int) -> None:
+    function, x = RIGHT[name]
+    assert check(function, x, seed=seed).passed
 
 
 @pytest.mark.parametrize(
@@ -68,13 +74,12 @@ WRONG: dict[str, tuple[Function, jax.Array, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_reference_with_a_stray_stop_gradient_is_named(name: str) -> None:
+@pytest.mark.parametrize(("name", "seed"), in_turn(list(WRONG), range(3)))
+def test_a_reference_with_a_stray_stop_gradient_is_named(name: str, seed: int) -> None:
     function, x, count = WRONG[name]
-    for seed in range(3):
-        report = check(function, x, seed=seed)
-        assert [(each.check, each.argument) for each in report.failures] == [("reference", "x")]
-        assert f"is wrong, for {count} entries of the output" in report.failures[0].message
+    report = check(function, x, seed=seed)
+    assert [(each.check, each.argument) for each in report.failures] == [("reference", "x")]
+    assert f"is wrong, for {count} entries of the output" in report.failures[0].message
 
 
 @pytest.mark.parametrize(
@@ -113,17 +118,18 @@ def rounded(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).astype(x.dtype)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [lambda x: rounded(jnp.sin(x)), lambda x: x - rounded(jnp.mean(x))[None]],
-    ids=["all of it", "a term"],
-)
-def test_a_reference_that_rounds_inside_is_not_called_wrong(function: Function) -> None:
+ROUNDING: dict[str, Function] = {
+    "all of it": lambda x: rounded(jnp.sin(x)),
+    "a term": lambda x: x - rounded(jnp.mean(x))[None],
+}
+
+
+@pytest.mark.parametrize(("name", "seed"), in_turn(list(ROUNDING), range(3)))
+def test_a_reference_that_rounds_inside_is_not_called_wrong(name: str, seed: int) -> None:
     """Its values go in steps, which differences take for a slope of zero."""
-    for seed in range(3):
-        report = check(function, NUMBERS + 0.1, seed=seed)
-        assert report.passed
-        assert any("rounds to a narrower dtype inside" in why for _, why in report.unchecked)
+    report = check(ROUNDING[name], NUMBERS + 0.1, seed=seed)
+    assert report.passed
+    assert any("rounds to a narrower dtype inside" in why for _, why in report.unchecked)
 
 
 def test_a_gradient_that_is_nowhere_finite() -> None:

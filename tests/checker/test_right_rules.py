@@ -1,6 +1,7 @@
 """`check_custom_vjp` on rules that are right, such as users write over ``jnp``, and on all that it can be given."""
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -11,24 +12,23 @@ import pytest
 import jaxbn
 from jaxbn.testing import check_custom_vjp
 from tests.support.cases import norm_case
-from tests.support.layers import BATCH_NORM, LAYERS, TRANSFORMS, Layer, with_rule
+from tests.support.layers import BATCH_NORM, LAYERS, TRANSFORMS, with_rule
+from tests.support.sample import in_turn
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
-@dtypes
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_no_false_alarm(layer: Layer, dtype: Any) -> None:
+@pytest.mark.parametrize(("name", "dtype"), in_turn(list(LAYERS), DTYPES))
+def test_no_false_alarm(name: str, dtype: Any) -> None:
+    layer = LAYERS[name]
     assert check_custom_vjp(layer.rule, layer.forward, *layer.arrays(0, dtype), transforms=TRANSFORMS[dtype]).passed
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_no_false_alarm_for_other_seeds(layer: Layer) -> None:
-    for seed in (1, 2):
-        for dtype in DTYPES:
-            arrays = layer.arrays(seed, dtype)
-            assert check_custom_vjp(layer.rule, layer.forward, *arrays, transforms=(), seed=seed).passed
+@pytest.mark.parametrize(("name", "seed_and_dtype"), in_turn(list(LAYERS), list(product((1, 2), DTYPES))))
+def test_no_false_alarm_for_other_seeds(name: str, seed_and_dtype: tuple[int, Any]) -> None:
+    layer, (seed, dtype) = LAYERS[name], seed_and_dtype
+    arrays = layer.arrays(seed, dtype)
+    assert check_custom_vjp(layer.rule, layer.forward, *arrays, transforms=(), seed=seed).passed
 
 
 def test_batch_norm_over_two_values_in_float64() -> None:
