@@ -14,6 +14,7 @@ from jaxbn.testing import check_custom_vjp
 from tests.support.cases import Case, conv_case
 from tests.support.layers import TRANSFORMS
 from tests.support.rules import DTYPES, assert_passes
+from tests.support.sample import in_turn
 
 CASES = [
     conv_case("conv", 2, ((3, 2), (1, 2), (2, 1)), "SAME", (2, 2, 2), None, flip_kernel=True),
@@ -21,8 +22,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(CASES, DTYPES))
 def test_rules(case: Case, dtype: Any) -> None:
     assert_passes(case, dtype)
 
@@ -77,8 +77,7 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(("name", "dtype"), in_turn(list(MAPS), DTYPES))
 def test_maps(name: str, dtype: Any) -> None:
     """Forward mode as well, which they have."""
     rule, reference, shapes = MAPS[name]

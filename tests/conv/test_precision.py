@@ -13,7 +13,8 @@ import jaxbn
 from tests.conv.cases import COVERING_CASES
 from tests.support.cases import LAYOUTS, Case, conv_case
 from tests.support.compare import true_pullback
-from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes, assert_precise, rounded
+from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes, assert_precise, facts, rounded
+from tests.support.sample import covering, in_turn, rotated
 
 pytestmark = pytest.mark.optimised
 
@@ -27,14 +28,12 @@ def whole_products() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", [*COVERING_CASES, WIDE], ids=str)
-def test_the_precision_rule(case: Case, dtype: Any) -> None:
-    assert_precise(case, dtype)
+@pytest.mark.parametrize("pair", covering(rotated([*COVERING_CASES, WIDE], DTYPES), facts))
+def test_the_precision_rule(pair: tuple[Case, Any]) -> None:
+    assert_precise(*pair)
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, jnp.float64], ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", COVERING_CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(COVERING_CASES, [*DTYPES, jnp.float64]))
 def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
     """Vectors beside ``x`` may have another dtype, as float32 parameters beside bfloat16 images."""
     assert_cotangents_have_their_primals_dtypes(case, dtype)

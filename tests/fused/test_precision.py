@@ -10,6 +10,7 @@ import pytest
 from tests.fused.cases import COVERING_CASES
 from tests.support.cases import Case
 from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes, assert_precise
+from tests.support.sample import in_turn
 
 pytestmark = pytest.mark.optimised
 
@@ -21,14 +22,12 @@ def whole_products() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", COVERING_CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(COVERING_CASES, DTYPES))
 def test_the_precision_rule(case: Case, dtype: Any) -> None:
     assert_precise(case, dtype)
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, jnp.float64], ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", COVERING_CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(COVERING_CASES, [*DTYPES, jnp.float64]))
 def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
     """Vectors beside ``x`` may have another dtype, as float32 parameters beside bfloat16 images."""
     assert_cotangents_have_their_primals_dtypes(case, dtype)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.cases import Case, norm_case
 from tests.support.rules import DTYPES, assert_passes, assert_passes_in_parts
+from tests.support.sample import in_turn
 
 CASES = [
     norm_case("batch_norm", (3, 4, 5), 1, (1, 1)),
@@ -19,13 +20,11 @@ IN_PARTS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(CASES, DTYPES))
 def test_rules(case: Case, dtype: Any) -> None:
     assert_passes(case, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", IN_PARTS, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), in_turn(IN_PARTS, DTYPES))
 def test_rules_in_parts(case: Case, dtype: Any) -> None:
     assert_passes_in_parts(case, dtype)

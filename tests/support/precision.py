@@ -5,6 +5,7 @@ worst error against float64 is at most four times autodiff's, or the floor 8 · 
 ‖want‖∞ / ‖dy‖∞ and N the size of dy.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -35,6 +36,13 @@ def all_cotangents(outputs: list[Any], dtype: Any) -> list[list[np.ndarray]]:
         [np.resize([1.0, -1.0], y.shape) for y in outputs],
     ]
     return [[each.astype(dtype) for each in dy] for dy in normal + special]
+
+
+def facts(pair: tuple[Case, Any]) -> list[Any]:
+    """For a sample: the operation, the dtype, whether sums are long, and what is summed apart or left out."""
+    case, dtype = pair
+    is_large = math.prod(case.shapes["x"] or ()) > 1000
+    return [case.operation, dtype, (case.operation, is_large), case.options.get("groups"), "where" in case.options]
 
 
 def rounded(arrays: list[Any], dtype: Any) -> list[np.ndarray]:
