@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
 from tests.support.compare import assert_close
+from tests.support.sample import in_turn
 
 DEVICES = 8
 
@@ -50,8 +51,10 @@ def test_a_layer_of_flax_on_this_convolution_is_the_same_layer(name: str) -> Non
         def loss(state: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(jnp.sin(nnx.merge(definition, state)(x)))
 
-        both = (state, x)
-        return loss(*both), jax.grad(loss, (0, 1))(*both), jax.jvp(jax.grad(loss), both, both)
+        def all_of(*both: Any) -> Any:
+            return loss(*both), jax.grad(loss, (0, 1))(*both), jax.jvp(jax.grad(loss), both, both)
+
+        return jax.jit(all_of)(state, x)
 
     ours = everything(layer(conv_general_dilated=jaxbn.conv_general_dilated))
     assert_close(jax.tree.leaves(ours), jax.tree.leaves(everything(layer())), 1e-12)
@@ -91,8 +94,7 @@ def _instructions(compiled: Any, name: str) -> int:
     return len(re.findall(rf"= .*? {name}(?:-start)?\(", compiled.as_text()))
 
 
-@pytest.mark.parametrize("groups", [2, 4, 16, 32], ids="groups {}".format)
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize(("groups", "kind"), in_turn([2, 4, 16, 32], [AxisType.Explicit, AxisType.Auto]))
 def test_devices_that_share_the_batch_of_a_grouped_convolution_exchange_no_activations(
     kind: AxisType, groups: int
 ) -> None:

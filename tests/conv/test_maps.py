@@ -1,6 +1,7 @@
 """The bilinear maps as primitives, in every derivative and transformation; `conv_general_dilated` against ``lax``'s."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
+from tests.support.sample import in_turn
 
 OPTIONS = {"stride": (2, 1), "padding": ((1, 2), (0, -1)), "dilation": (1, 2)}
 
@@ -56,8 +58,7 @@ DERIVATIVES = {
 }
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize(("derivative", "groups"), in_turn(list(DERIVATIVES), [1, 2]))
 def test_derivatives(derivative: str, groups: int) -> None:
     x, kernel = _normal(2, 5, 7, 4), _normal(3, 2, 4 // groups, 6)
     _same_for_both(DERIVATIVES[derivative], groups, x, kernel)
@@ -68,10 +69,14 @@ def _same_for_both(transform, groups: int, x: jax.Array, kernel: jax.Array) -> N
     _same(*jax.jit(lambda x, kernel: tuple(transform(function)(x, kernel) for function in _both(groups)))(x, kernel))
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
-@pytest.mark.parametrize("derivative", ["jvp", "grad", "grad of grad"])
-def test_batched_operands(derivative: str, axes: tuple, groups: int) -> None:
+AXES = [(0, 0), (0, None), (None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("derivative_and_axes", "groups"), in_turn(list(product(["jvp", "grad", "grad of grad"], AXES)), [1, 2])
+)
+def test_batched_operands(derivative_and_axes: tuple[str, tuple], groups: int) -> None:
+    derivative, axes = derivative_and_axes
     x = _normal(2, 5, 7, 4) if axes[0] is None else _normal(3, 2, 5, 7, 4)
     kernel = _normal(3, 2, 4 // groups, 6) if axes[1] is None else _normal(3, 3, 2, 4 // groups, 6)
     _same_for_both(lambda function: jax.vmap(DERIVATIVES[derivative](function), axes), groups, x, kernel)
@@ -130,8 +135,9 @@ def test_scan_of_checkpoint() -> None:
     _same(jax.jit(chain(ours))(kernel), jax.jit(chain(plain))(kernel))
 
 
-@pytest.mark.parametrize("function", [jaxbn.conv, jaxbn.convolve])
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize(
+    ("function", "kind"), in_turn([jaxbn.conv, jaxbn.convolve], [AxisType.Explicit, AxisType.Auto])
+)
 def test_meshes(function, kind: AxisType) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,), devices=jax.devices("cpu"))
     x, kernel = _normal(8, 5, 7, 4), _normal(3, 2, 2, 6)

@@ -5,6 +5,7 @@ from jax.sharding import AxisType
 
 from tests.support.cases import Case, conv_case
 from tests.support.meshes import assert_right_under_a_sharded_jit, assert_right_under_shard_map
+from tests.support.sample import in_turn
 
 CASES = [
     conv_case("conv", 2, ((3, 2), 2, 1), "SAME", (4, 6, 2), None),
@@ -12,13 +13,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "check"), in_turn(CASES, [True, False]))
 def test_shard_map(case: Case, check: bool) -> None:
     assert_right_under_shard_map(case, check)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "kind"), in_turn(CASES, [AxisType.Explicit, AxisType.Auto]))
 def test_sharded_jit(case: Case, kind: AxisType) -> None:
     assert_right_under_a_sharded_jit(case, kind)

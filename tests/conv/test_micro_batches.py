@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jaxbn
 from jaxbn._conv.algorithms import micro_batches
 from tests.support.compare import Function, assert_close
+from tests.support.sample import in_turn
 
 BATCH, KERNEL = 24, (3, 2, 4, 6)
 OPTIONS: list[dict[str, Any]] = [
@@ -49,8 +50,7 @@ def loops(function: Any, *operands: jax.Array) -> int:
     return function.lower(*operands).as_text().count("stablehlo.while")
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("batch", [BATCH, 9, 11])
+@pytest.mark.parametrize(("options", "batch"), in_turn(OPTIONS, [BATCH, 9, 11]))
 def test_micro_batches_give_the_result_of_the_whole_batch(options: dict[str, Any], batch: int) -> None:
     """Eleven images cannot be divided into equal parts, nor nine into parts of two images."""
     operands = arrays(options, batch)

@@ -9,7 +9,8 @@ from jax import export
 
 import jaxbn
 from tests.support.compare import assert_close, cotangents, pullback
-from tests.support.symbolic_shapes import Case, assert_right_at_three_sizes, concrete, export_pullback, symbolic
+from tests.support.sample import in_turn
+from tests.support.symbolic_shapes import Case, assert_right_at, concrete, export_pullback, symbolic
 
 CONVOLUTIONS = {
     "batch alone": Case("conv", ("b, 7, 5, 4", "3, 2, 4, 6", "6"), {"stride": (2, 1), "padding": "SAME"}),
@@ -66,9 +67,9 @@ OF_LAX = {
 CASES = CONVOLUTIONS | {f"lax's {name}": case for name, case in OF_LAX.items()}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_value_and_every_gradient_at_three_sizes(name: str) -> None:
-    assert_right_at_three_sizes(CASES[name])
+@pytest.mark.parametrize(("name", "sizes"), in_turn(list(CASES), range(3)))
+def test_value_and_every_gradient_at_three_sizes(name: str, sizes: int) -> None:
+    assert_right_at(CASES[name], sizes)
 
 
 def test_the_maps_of_sizes_that_are_not_known() -> None:

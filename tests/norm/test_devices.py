@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec as P
 
 import jaxbn
 from tests.support.compare import assert_close, cotangents, jitted_pullback, true_pullback
+from tests.support.sample import in_turn
 
 BATCH, CHANNELS = 16, 3
 SHAPE = (BATCH, 5, 2, CHANNELS)
@@ -69,15 +71,15 @@ def gradients_of_the_whole(mask: str) -> Any:
     return gradients(partial(whole, MASKS[mask]))
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_shard_map(devices: int, check: bool, mask: str) -> None:
+@pytest.mark.parametrize(
+    ("mask", "devices_and_check"), in_turn(list(MASKS), list(product([1, 2, 4, 8], [True, False])))
+)
+def test_shard_map(mask: str, devices_and_check: tuple[int, bool]) -> None:
+    devices, check = devices_and_check
     assert_close(gradients(spread(devices, check, MASKS[mask])), gradients_of_the_whole(mask), 1e-11)
 
 
-@pytest.mark.parametrize("mask", ["no mask", "uneven"])
-@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(("check", "mask"), in_turn([True, False], ["no mask", "uneven"]))
 def test_groups_of_devices(check: bool, mask: str) -> None:
     """Devices 0 and 3 are a group, 1 and 2 the other."""
     groups = [[0, 3], [2, 1]]
@@ -118,8 +120,9 @@ def test_a_tuple_of_names_under_vmap() -> None:
     assert_close(gradients(parts), gradients(at_once), 1e-11)
 
 
-@pytest.mark.parametrize("operation", ["batch_norm", "batch_norm_relu"])
-@pytest.mark.parametrize("around", ["vmap", "shard_map, checked", "shard_map"])
+@pytest.mark.parametrize(
+    ("around", "operation"), in_turn(["vmap", "shard_map, checked", "shard_map"], ["batch_norm", "batch_norm_relu"])
+)
 def test_each_device_with_parameters_of_its_own(around: str, operation: str) -> None:
     """As in a normalisation that is conditional on the example."""
     x, *_ = arrays()
@@ -164,10 +167,11 @@ def second_of_the_whole(mask: str) -> Any:
     return second(partial(whole, MASKS[mask]))
 
 
-@pytest.mark.parametrize("groups", [None, [[0, 1, 2, 3]]], ids=["all", "one group"])
-@pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("mask", ["no mask", "uneven"])
-def test_second_derivatives(mask: str, check: bool, groups: Any) -> None:
+@pytest.mark.parametrize(
+    ("mask", "check_and_groups"), in_turn(["no mask", "uneven"], list(product([True, False], [None, [[0, 1, 2, 3]]])))
+)
+def test_second_derivatives(mask: str, check_and_groups: tuple[bool, Any]) -> None:
+    check, groups = check_and_groups
     assert_close(second(spread(4, check, MASKS[mask], groups=groups)), second_of_the_whole(mask), 1e-10)
 
 
@@ -253,12 +257,17 @@ def examples_under_shard_map(operation: Callable[..., Any], x: jax.Array, *rest:
     return y.reshape(x.shape), moments
 
 
-@pytest.mark.parametrize("mask", EXAMPLE_MASKS)
-@pytest.mark.parametrize(("axis", "around"), [(0, "vmap"), (-1, "shard_map")])
-@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu"])
+PLACES = [(0, "vmap"), (-1, "shard_map")]  # the channels' axis, and what is around the operation
+
+
+@pytest.mark.parametrize(
+    ("name_and_place", "mask"),
+    in_turn(list(product(["batch_norm", "batch_norm_relu"], PLACES)), list(EXAMPLE_MASKS)),
+)
 def test_an_example_has_channels_alone_and_the_named_axis_is_the_batch(
-    name: str, axis: int, around: str, mask: str
+    name_and_place: tuple[str, tuple[int, str]], mask: str
 ) -> None:
+    name, (axis, around) = name_and_place
     spread_out = examples_under_vmap if around == "vmap" else examples_under_shard_map
     count, where = (BATCH if around == "vmap" else BATCH // 2), EXAMPLE_MASKS[mask]
     where = None if where is None else jnp.asarray(where[:count])

@@ -12,24 +12,25 @@ import jaxbn
 from tests.support.cases import Case, norm_case
 from tests.support.compare import assert_close
 from tests.support.meshes import assert_right_under_a_sharded_jit, assert_right_under_shard_map, loss
+from tests.support.sample import in_turn
 
 CASES = [norm_case(name, (2, 5, 3), -1, (1, 1)) for name in ("batch_norm", "batch_norm_inference")]
 
 
-@pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "check"), in_turn(CASES, [True, False]))
 def test_shard_map(case: Case, check: bool) -> None:
     assert_right_under_shard_map(case, check)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "kind"), in_turn(CASES, [AxisType.Explicit, AxisType.Auto]))
 def test_sharded_jit(case: Case, kind: AxisType) -> None:
     assert_right_under_a_sharded_jit(case, kind)
 
 
-@pytest.mark.parametrize("spec", [P(None, None, "a"), P("a", None, "b"), P(("a", "b"), None, None)], ids=str)
-@pytest.mark.parametrize("mask", [None, (4, 6, 8), (4, 6, 1), (4, 1, 1), (8,)], ids=str)
+SPECS = [P(None, None, "a"), P("a", None, "b"), P(("a", "b"), None, None)]
+
+
+@pytest.mark.parametrize(("mask", "spec"), in_turn([None, (4, 6, 8), (4, 6, 1), (4, 1, 1), (8,)], SPECS))
 def test_what_is_not_spread_as_x_is_is_brought_there(spec: P, mask: tuple[int, ...] | None) -> None:
     """Parameters and a mask of one device with channels, rows or both on several; JAX itself refuses such masks."""
     generator = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import pytest
 from jax import export
 
 import jaxbn
-from tests.support.symbolic_shapes import Case, assert_right_at_three_sizes, symbolic
+from tests.support.sample import in_turn
+from tests.support.symbolic_shapes import Case, assert_right_at, symbolic
 
 CASES = {
     "of vectors": Case("batch_norm", ("b, 3", "3", "3")),
@@ -17,9 +18,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_value_and_every_gradient_at_three_sizes(name: str) -> None:
-    assert_right_at_three_sizes(CASES[name])
+@pytest.mark.parametrize(("name", "sizes"), in_turn(list(CASES), range(3)))
+def test_value_and_every_gradient_at_three_sizes(name: str, sizes: int) -> None:
+    assert_right_at(CASES[name], sizes)
 
 
 @pytest.mark.parametrize("shape", ["b, 3", "b, h, w, 3"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxbn.optim import constrain_beta
 from tests.package.constrained import K, apply, bits, constrain
+from tests.support.sample import in_turn
 
 pytestmark = pytest.mark.optimised
 CHANNELS = 1024
@@ -88,11 +90,12 @@ def assert_at_the_bound(params: Params, updates: Params, where: np.ndarray, dtyp
     assert np.all(beta - least <= eps[0] * (np.abs(old) + np.abs(least)) + eps[1] * np.abs(least))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_the_bound_holds_after_each_step(dtype: Any, name: str, way: str) -> None:
+@pytest.mark.parametrize(
+    ("name_and_way", "dtype"), in_turn(list(product(OPTIMIZERS, WAYS)), [jnp.float32, jnp.bfloat16])
+)
+def test_the_bound_holds_after_each_step(name_and_way: tuple[str, str], dtype: Any) -> None:
     """Without tolerance, while γ changes too; and a good part of the β are at the bound."""
+    name, way = name_and_way
     optimizer = optax.chain(OPTIMIZERS[name](), constrain_beta(K))
     run, params, generator = WAYS[way](optimizer), draw(dtype), np.random.default_rng(1)
     state = optimizer.init(params)
