@@ -8,6 +8,7 @@ Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside t
     batch_norm_inference, calibrated_batch_norm                 by given statistics; one that changes nothing yet
     init_running_stats, update_running_stats                    running averages of the statistics
     explain_conv                                                which algorithm computes a convolution, and why
+    native_kernels                                              whether the CPU's kernels in C++ are used
 
 The submodules are imported when they are first asked for, so that ``import jaxbn`` is enough to write
 ``jaxbn.testing.check_custom_vjp``:
@@ -38,6 +39,7 @@ from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
 from jaxbn._fused.batch_norm_relu import batch_norm_relu
 from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
+from jaxbn._native import NativeKernels, native_kernels
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
 from jaxbn._norm.inference import batch_norm_inference
@@ -48,6 +50,7 @@ __all__ = [
     "CalibratedBatchNorm",
     "ConvExplanation",
     "Moments",
+    "NativeKernels",
     "RunningStats",
     "batch_norm",
     "batch_norm_inference",
@@ -62,6 +65,7 @@ __all__ = [
     "convolve_kernel_gradient",
     "explain_conv",
     "init_running_stats",
+    "native_kernels",
     "update_running_stats",
 ]
 

@@ -30,6 +30,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("all_cases")]
 
 
+@pytest.fixture
+def without_native_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute in operations of JAX alone, as an installation without a C++ compiler does."""
+    monkeypatch.setattr("jaxbn._native.IS_SWITCHED_OFF", True)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compile quickly unless the module is marked `optimised`, look up what was compiled before, and drop it all after.

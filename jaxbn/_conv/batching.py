@@ -47,13 +47,14 @@ def compute(
     batch_axes: BatchAxes,
     platform: str | None,
     on_one_device: bool,
+    native: bool,
     shape: tuple[int, ...],
 ) -> jax.Array:
     """Compute a map of operands with batch axes; the result has the given shape."""
     if 0 in left.shape or 0 in right.shape or 0 in shape:
         return jnp.zeros(shape, spec.arithmetic.result_type(left))
 
-    context = Context(spec.arithmetic, platform, on_one_device, table.run)
+    context = Context(spec.arithmetic, platform, on_one_device, native, table.run)
     if not any(batch_axes):
         return table.run(map_name, spec.geometry, context, left, right, spec.algorithm)
     left_merge, right_merge = MERGES[map_name]

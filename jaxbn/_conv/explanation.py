@@ -1,5 +1,6 @@
 """`explain_conv`: which algorithms compute a convolution and its gradients, without computing them."""
 
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def explain_conv(
     Example:
         >>> import jax.numpy as jnp, jaxbn
         >>> x, kernel = jnp.ones((8, 14, 14, 64)), jnp.ones((1, 1, 64, 32))
-        >>> jaxbn.explain_conv(x, kernel, platform="cpu").kernel_gradient.algorithm
+        >>> jaxbn.explain_conv(x, kernel, platform="cuda").kernel_gradient.algorithm
         'pointwise'
 
     References:
@@ -98,7 +99,8 @@ def explain_conv(
     if platform is not None and platform not in PLATFORMS:
         raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")
     platform = platform or _default_platform()
-    return ConvExplanation(*(Choice(*choose(name, spec.geometry, platform, spec.algorithm)) for name in MAPS))
+    choices = (choose(name, spec.geometry, platform, spec.algorithm, native=platform == "cpu") for name in MAPS)
+    return ConvExplanation(*starmap(Choice, choices))
 
 
 def _default_platform() -> str:

@@ -32,14 +32,14 @@ from jaxbn._validation import as_arrays, public
 
 
 def _plain_convolution(spec: ConvSpec, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return dense.convolve(spec.geometry, Context(spec.arithmetic, None, False, table.run), x, kernel)
+    return dense.convolve(spec.geometry, Context(spec.arithmetic, None, False, False, table.run), x, kernel)
 
 
 def _plain_input_gradient(spec: ConvSpec, dy: jax.Array, kernel: jax.Array) -> jax.Array:
     if 0 in spec.geometry.output:
         shape = (dy.shape[0], *spec.geometry.input, spec.geometry.in_features)
         return jnp.broadcast_to(_contraction(spec, dy, kernel), shape)
-    return dense.input_gradient(spec.geometry, Context(spec.arithmetic, None, False, table.run), dy, kernel)
+    return dense.input_gradient(spec.geometry, Context(spec.arithmetic, None, False, False, table.run), dy, kernel)
 
 
 def _plain_kernel_gradient(spec: ConvSpec, x: jax.Array, dy: jax.Array) -> jax.Array:

@@ -52,8 +52,8 @@ class BilinearMap(Primitive):
     ``plain(spec, left, right)`` is the map without batch axes in operations of `jax.lax`. It is traced and never run,
     so that the result has the shape, the dtype, the sharding and the varying axes that JAX gives it.
 
-    ``compute(left, right, spec=, batch_axes=, platform=, on_one_device=, shape=)`` computes the batched map. The
-    platform is ``None`` if it is not one of `PLATFORMS`.
+    ``compute(left, right, spec=, batch_axes=, platform=, on_one_device=, native=, shape=)`` computes the batched map.
+    The platform is ``None`` if it is not one of `PLATFORMS`.
     """
 
     def __init__(self, name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array]) -> None:
@@ -105,7 +105,9 @@ def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, **pa
     bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     shape = context.avals_out[0].shape
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        compute = partial(compute, on_one_device=_is_on_one_device(context), shape=shape)
+        on_one_device = _is_on_one_device(context)
+        native = on_one_device and _is_for_this_cpu(context)
+        compute = partial(compute, on_one_device=on_one_device, native=native, shape=shape)
         lower = mlir.lower_fun(compute, multiple_results=False)
         return lower(context.replace(avals_in=bare), *operands, **params)
 
@@ -116,6 +118,12 @@ def _is_on_one_device(context: Any) -> bool:
     if hasattr(axes, "manual_axes"):
         return axes.manual_axes == frozenset(axes.mesh.axis_names)
     return getattr(axes, "num_devices", None) == 1
+
+
+def _is_for_this_cpu(context: Any) -> bool:
+    """Whether the program will run on the CPU of this process. An exported one may run where jaxbn is not installed."""
+    module = context.module_context
+    return tuple(module.platforms) == ("cpu",) and not module.lowering_parameters.for_export
 
 
 def _batch(map_: BilinearMap, _: Any, operands: Any, axes: Any, *, spec: Hashable, batch_axes: BatchAxes) -> Any:

@@ -1,6 +1,7 @@
 """Every algorithm, forced, against the transpositions that JAX itself makes of the plain convolution."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -102,16 +103,15 @@ def test_every_algorithm_is_right_wherever_it_applies(draw: Draw) -> None:
         rng.normal(size=(*geometry.window, geometry.in_features // geometry.groups, geometry.out_features))
     )
     operands = {"convolve": (x, kernel), "input_gradient": (dy, kernel), "kernel_gradient": (x, dy)}
-    context = Context(Arithmetic(), platform, False, run)
+    context = Context(Arithmetic(), platform, on_one_device=True, native=False, run=run)
 
     @jax.jit
     def compute():
         y, pullback = jax.vjp(lambda x, kernel: _plain(geometry, x, kernel), x, kernel)
-        got = {
-            (name, map_name): run(map_name, geometry, context, *operands[map_name], name)
-            for name in _algorithms(geometry)
-            for map_name in MAPS
-        }
+        got = {}
+        for name, map_name in itertools.product(_algorithms(geometry), MAPS):
+            of_name = replace(context, native=name == "native")
+            got[name, map_name] = run(map_name, geometry, of_name, *operands[map_name], name)
         return dict(zip(MAPS, (y, *pullback(dy)), strict=True)), got
 
     want, got = compute()
@@ -138,6 +138,7 @@ def test_a_channel_of_nan_stays_in_its_group() -> None:
         assert not bool(jnp.any(jnp.isnan(y[..., 2:]))), name
 
 
+@pytest.mark.usefixtures("without_native_kernels")
 @pytest.mark.parametrize(
     ("options", "x_shape", "kernel_shape", "want"),
     [
@@ -205,6 +206,6 @@ def test_an_algorithm_that_does_not_apply_is_refused() -> None:
     with pytest.raises(ValueError, match=r"conv: `algorithm` is 'patches', which does not apply .*'dense' do"):
         jaxbn.conv(x, kernel, algorithm="patches")
     with pytest.raises(
-        ValueError, match="conv_transpose: `algorithm` is 'fast'; it must be None or one of 'pointwise'"
+        ValueError, match="conv_transpose: `algorithm` is 'fast'; it must be None or one of 'native', 'pointwise'"
     ):
         jaxbn.conv_transpose(x, kernel, algorithm="fast")

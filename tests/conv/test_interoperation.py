@@ -125,6 +125,7 @@ def test_a_kernel_s_gradient_over_images_that_are_cut_along_space_is_refused() -
         jax.jit(jax.grad(partial(_loss, jaxbn.conv), 1))(spread, kernel)
 
 
+@pytest.mark.usefixtures("without_native_kernels")
 @pytest.mark.parametrize("function", [jaxbn.conv, jaxbn.convolve, jaxbn.conv_transpose])
 def test_a_frozen_operand_s_gradient_is_not_compiled(function: Callable[..., jax.Array]) -> None:
     # On a GPU they are calls of cuDNN's.

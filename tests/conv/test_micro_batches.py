@@ -15,6 +15,8 @@ from jaxbn._conv.algorithms import micro_batches
 from tests.support.compare import Function, assert_close
 from tests.support.sample import in_turn
 
+pytestmark = pytest.mark.usefixtures("without_native_kernels")
+
 BATCH, KERNEL = 24, (3, 2, 4, 6)
 OPTIONS: list[dict[str, Any]] = [
     {},

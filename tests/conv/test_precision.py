@@ -74,6 +74,7 @@ def test_float16_operands_with_float32_cotangents_neither_overflow_nor_vanish(op
         assert dkernel.dtype == jnp.float16
 
 
+@pytest.mark.usefixtures("without_native_kernels")
 @pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
 def test_precision_reaches_all_three_maps(operation: str) -> None:
     x, kernel = jnp.ones((1, 4, 2)), jnp.ones((3, 2, 2))

@@ -38,6 +38,7 @@ SIGNATURES = {
     "convolve_kernel_gradient": f"(x, dy, kernel_shape, *, {CONVOLUTION})",
     "explain_conv": f"(x, kernel, bias=None, *, {CONVOLUTION}, platform=None)",
     "init_running_stats": "(features, dtype=<class 'jax.numpy.float32'>)",
+    "native_kernels": "()",
     "optim.constrain_beta": "(k, *, names=('gamma', 'beta'), layers=None)",
     **{
         f"reference.{name}": f"(x, {vectors}, *, {options})"
@@ -63,6 +64,7 @@ TUPLES = {
     "CalibratedBatchNorm": ("gamma", "beta", "running"),
     "ConvExplanation": ("convolve", "input_gradient", "kernel_gradient"),
     "Moments": ("mean", "var", "count"),
+    "NativeKernels": ("available", "why"),
     "RunningStats": ("mean", "var", "updates"),
 }
 """Every public named tuple and its fields."""

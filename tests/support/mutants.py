@@ -80,15 +80,18 @@ def mutated(mutant: Mutant) -> Iterator[ModuleType]:
     assert spec.origin is not None
     source = mutated_source(mutant, Path(spec.origin).read_text())
     before = {key: module for key, module in sys.modules.items() if key.partition(".")[0] == "jaxbn"}
-    finder = _Finder(name, compile(source, spec.origin, "exec"))
+    finder, patch = _Finder(name, compile(source, spec.origin, "exec")), pytest.MonkeyPatch()
     for key in before:
         del sys.modules[key]
     sys.meta_path.insert(0, finder)
     try:
+        # The native kernels would be chosen before the algorithms that have mutants.
+        patch.setenv("JAXBN_NATIVE", "0")
         package = importlib.import_module("jaxbn")
         importlib.import_module(name)
         yield package
     finally:
+        patch.undo()
         sys.meta_path.remove(finder)
         for key in [key for key in sys.modules if key.partition(".")[0] == "jaxbn"]:
             del sys.modules[key]

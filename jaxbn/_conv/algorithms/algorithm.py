@@ -24,6 +24,7 @@ class Context:
     arithmetic: Arithmetic
     platform: str | None  # None if it is not known
     on_one_device: bool  # False if a partitioner may divide the arrays among devices
+    native: bool  # whether the program may call this machine's native kernels
     run: Run  # computes a map of a smaller convolution by the algorithm that is the fastest for it
 
 

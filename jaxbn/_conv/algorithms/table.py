@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import jax
 
-from jaxbn._conv.algorithms import dense, depthwise, grouped, patches, pointwise, strided, transposed
+from jaxbn._conv.algorithms import dense, depthwise, grouped, native, patches, pointwise, strided, transposed
 from jaxbn._conv.algorithms.algorithm import Algorithm, Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
 ALGORITHMS: dict[str, Algorithm] = {
+    "native": native,
     "pointwise": pointwise,
     "patches": patches,
     "depthwise": depthwise,
@@ -36,17 +37,22 @@ def run(
     algorithm: str | None = None,
 ) -> jax.Array:
     """Compute a map by the given algorithm, or else by the one that is the fastest."""
-    name, _ = choose(map_name, geometry, context.platform, algorithm)
+    name, _ = choose(map_name, geometry, context.platform, algorithm, native=context.native)
     return getattr(ALGORITHMS[name], map_name)(geometry, context, left, right)
 
 
 def choose(
-    map_name: MapName, geometry: ConvGeometry, platform: str | None, algorithm: str | None = None
+    map_name: MapName, geometry: ConvGeometry, platform: str | None, algorithm: str | None = None, *, native: bool
 ) -> tuple[str, str]:
-    """The name of the algorithm that computes a map, and why."""
-    if algorithm is not None:
+    """The name of the algorithm that computes a map, and why.
+
+    If the program may not call the native kernels, another algorithm is chosen even if the caller asks for them.
+    """
+    if algorithm is not None and (native or algorithm != "native"):
         return algorithm, "the caller asked for it"
     for row in TABLE.get(platform or "", ()):
+        if row.algorithm == "native" and not native:
+            continue
         if map_name in row.maps and ALGORITHMS[row.algorithm].applies(geometry) and row.when(geometry):
             return row.algorithm, row.why
     return "dense", "no algorithm is known to be faster than XLA's convolution here"
@@ -83,6 +89,11 @@ def _strided(geometry: ConvGeometry) -> bool:
 
 def _one_tap(geometry: ConvGeometry) -> bool:
     return _taps(geometry) == 1
+
+
+def _fills_vectors(geometry: ConvGeometry) -> bool:
+    """Whether the input has channels for vectors. An image of three colours leaves most of a vector empty."""
+    return geometry.groups > 1 or geometry.in_features >= 8
 
 
 def _is_3d(geometry: ConvGeometry) -> bool:
@@ -160,8 +171,12 @@ DISJOINT = "windows that do not overlap are one matrix product"
 SHIFTED = "groups of few channels are sums of shifted products"
 WITHOUT_ZEROS = "it is the gradient of a strided convolution, which needs no zeros between the entries"
 
+IN_C = "the native kernels are made for this processor"
+
 TABLE = {
     "cpu": (
+        Row("native", FORWARD + KERNEL, _always, IN_C),
+        Row("native", INPUT, _fills_vectors, IN_C),
         Row("pointwise", FORWARD, _unit_stride, ONE_PRODUCT),
         Row("pointwise", INPUT + KERNEL, _always, ONE_PRODUCT),
         Row("patches", INPUT, _always, DISJOINT),
