@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import jax
 import pytest
+from hypothesis import settings
 
 from tests.support import compare
 from tests.support.compiled import compiled_in, compiled_without_effort
@@ -20,6 +21,12 @@ gc.set_threshold(200_000, 50, 100)  # Tracing makes many objects, and the collec
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="run every case of the large tables, not only a sample")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """How many examples Hypothesis draws."""
+    settings.register_profile("drawn", max_examples=15 if config.getoption("--all-cases") else 6, deadline=None)
+    settings.load_profile("drawn")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,15 +5,13 @@ from functools import partial
 import hypothesis.strategies as st
 import jax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import jaxbn
 from tests.conv.cases import COVERING_CASES
 from tests.support.cases import Case, conv_case
 from tests.support.compare import assert_close, cotangents, pullback
 from tests.support.properties import assert_linear, assert_zero_gives_zero
-
-drawn = settings(max_examples=15, deadline=None)
 
 
 @pytest.mark.parametrize("case", COVERING_CASES, ids=str)
@@ -30,7 +28,6 @@ def one_for_each(spatial: int, least: int, most: int) -> st.SearchStrategy[tuple
     return st.tuples(*[st.integers(least, most)] * spatial)
 
 
-@drawn
 @given(data=st.data())
 @pytest.mark.parametrize("operation", ["conv", "conv_transpose"])
 def test_convolutions_of_any_geometry(operation: str, data: st.DataObject) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import jaxbn
 from tests.norm.cases import COVERING_CASES
@@ -19,8 +19,6 @@ from tests.support.properties import (
     assert_nan_under_the_mask_meets_no_arithmetic,
     assert_zero_gives_zero,
 )
-
-drawn = settings(max_examples=15, deadline=None)
 
 
 @pytest.mark.parametrize("case", COVERING_CASES, ids=str)
@@ -66,7 +64,6 @@ def test_statistics_of_what_has_a_nan_under_its_mask() -> None:
     assert_close(got, want, 0.0)
 
 
-@drawn
 @given(data=st.data())
 def test_batch_norm_of_any_shape(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 5), min_size=2, max_size=5), "shape"))
