@@ -47,8 +47,8 @@ struct Run {
 
 // sums(p, v) (+)= the products of the runs of pixel p with the weights' rows.
 template <class T, int PIXELS, int VECTORS>
-void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, T* out,
-                    long out_pixel, bool accumulate) {
+void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, long pitch,
+                    T* out, long out_pixel, bool accumulate) {
   constexpr int LANES = Simd<T>::lanes;
   typename Simd<T>::Vector sums[PIXELS][VECTORS];
 #pragma GCC unroll 16
@@ -63,7 +63,7 @@ void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count,
     const T* base[(PIXELS + 2) / 3];
 #pragma GCC unroll 4
     for (int b = 0; b < (PIXELS + 2) / 3; ++b) base[b] = in + run->offset + 3 * b * in_pixel;
-    for (long i = 0; i < run->count; ++i, weights += VECTORS * LANES) {
+    for (long i = 0; i < run->count; ++i, weights += pitch) {
       typename Simd<T>::Vector weight[VECTORS];
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) weight[v] = load(weights + v * LANES);
@@ -84,18 +84,18 @@ void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count,
 
 // The same for an output that has fewer channels than the vectors have lanes: through a copy that has enough.
 template <class T, int PIXELS, int VECTORS>
-void multiply(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, T* out, long out_pixel,
-              long channels, bool accumulate) {
+void multiply(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, long pitch, T* out,
+              long out_pixel, long channels, bool accumulate) {
   constexpr int WIDTH = VECTORS * Simd<T>::lanes;
   if (channels >= WIDTH) {
-    multiply_whole<T, PIXELS, VECTORS>(in, in_pixel, runs, run_count, weights, out, out_pixel, accumulate);
+    multiply_whole<T, PIXELS, VECTORS>(in, in_pixel, runs, run_count, weights, pitch, out, out_pixel, accumulate);
     return;
   }
   T whole[PIXELS * WIDTH] = {};
   if (accumulate) {
     for (int p = 0; p < PIXELS; ++p) memcpy(whole + p * WIDTH, out + p * out_pixel, channels * sizeof(T));
   }
-  multiply_whole<T, PIXELS, VECTORS>(in, in_pixel, runs, run_count, weights, whole, WIDTH, accumulate);
+  multiply_whole<T, PIXELS, VECTORS>(in, in_pixel, runs, run_count, weights, pitch, whole, WIDTH, accumulate);
   for (int p = 0; p < PIXELS; ++p) memcpy(out + p * out_pixel, whole + p * WIDTH, channels * sizeof(T));
 }
 

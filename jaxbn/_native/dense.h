@@ -3,7 +3,7 @@
 // All products of an output, cut into chunks whose weights stay in the first-level cache.
 template <class T>
 struct Chunks {
-  static constexpr long MOST_RUNS = 32, CACHE_BYTES = 24 * 1024;
+  static constexpr long MOST_RUNS = 32, CACHE_BYTES = JAXBN_VECTOR_BYTES == 64 ? 256 * 1024 : 24 * 1024;
   const Rows<T>& rows;
   long run_length, run_count, taps_in_run = 1;  // of the phase
   long most_terms;                              // of a chunk
@@ -40,35 +40,46 @@ struct Chunks {
   }
 };
 
+// The panels that a task computes, among those of all groups.
+struct Slice {
+  long begin, end;
+
+  Slice(const Correlation& job, long panels, long slice)
+      : begin(begin_of(slice, job.slices, job.groups * panels)),
+        end(begin_of(slice + 1, job.slices, job.groups * panels)) {}
+};
+
 template <class T>
-void correlate_dense(const Correlation& job, const Rows<T>& rows, const T* packed, T* out) {
+void correlate_dense(const Correlation& job, const Rows<T>& rows, const T* all_weights, T* out, long slice) {
   const Panels<T> panels(job.out_channels);
   const long depth = rows.taps.count() * job.in_channels, channels = job.groups * job.out_channels;
-  for (long group = 0; group < job.groups; ++group, packed += depth * panels.vectors * Simd<T>::lanes) {
-    for (long panel = 0; panel < panels.count; ++panel) {
-      const long first = panels.first(panel) * Simd<T>::lanes, vectors = panels.width(panel);
-      const long blocks = parts_of(rows.count[2], most_pixels(vectors));
-      const T* weights = packed + first * depth;
-      bool accumulate = false;
-      for (Chunks<T> chunk(job, rows, vectors); chunk.next(); accumulate = true) {
-        for (long n = 0; n < rows.images; ++n) {
-          for (long d = 0; d < rows.count[0]; ++d) {
-            for (long h = 0; h < rows.count[1]; ++h) {
-              const T* from = rows.in_row(n, d, h) + group * job.in_channels;
-              T* to = out + rows.out_row(job, n, d, h) * channels + group * job.out_channels + first;
-              for (long block = 0; block < blocks; ++block) {
-                const long begin = begin_of(block, blocks, rows.count[2]);
-                const long pixels = begin_of(block + 1, blocks, rows.count[2]) - begin;
-                block_for<T, Multiply>(pixels, vectors)(
-                    from + begin * rows.in_step[2], rows.in_step[2], chunk.runs, chunk.count, weights,
-                    to + begin * rows.out_step[2] * channels, rows.out_step[2] * channels, job.out_channels - first,
-                    accumulate);
-              }
+  const Slice columns(job, panels.count, slice);
+  for (long index = columns.begin; index < columns.end; ++index) {
+    const long group = index / panels.count, panel = index % panels.count;
+    const long first = panels.first(panel) * Simd<T>::lanes, vectors = panels.width(panel);
+    const long pitch = job.packed ? vectors * Simd<T>::lanes : job.kernel_in;
+    const T* weights = all_weights + (job.packed ? (group * panels.vectors * Simd<T>::lanes + first) * depth
+                                                 : group * job.kernel_group + first);
+    const long blocks = parts_of(rows.count[2], most_pixels(vectors));
+    bool accumulate = false;
+    for (Chunks<T> chunk(job, rows, vectors); chunk.next(); accumulate = true) {
+      for (long n = 0; n < rows.images; ++n) {
+        for (long d = 0; d < rows.count[0]; ++d) {
+          for (long h = 0; h < rows.count[1]; ++h) {
+            const T* from = rows.in_row(n, d, h) + group * job.in_channels;
+            T* to = out + rows.out_row(job, n, d, h) * channels + group * job.out_channels + first;
+            for (long block = 0; block < blocks; ++block) {
+              const long begin = begin_of(block, blocks, rows.count[2]);
+              const long pixels = begin_of(block + 1, blocks, rows.count[2]) - begin;
+              block_for<T, Multiply>(pixels, vectors)(
+                  from + begin * rows.in_step[2], rows.in_step[2], chunk.runs, chunk.count, weights, pitch,
+                  to + begin * rows.out_step[2] * channels, rows.out_step[2] * channels, job.out_channels - first,
+                  accumulate);
             }
           }
         }
-        weights += chunk.terms * vectors * Simd<T>::lanes;
       }
+      weights += chunk.terms * pitch;
     }
   }
 }
@@ -182,10 +193,11 @@ void pack_cotangents(const Correlation& job, const Rows<T>& rows, const T* dy, l
 
 template <class T>
 void add_dense_gradient(const Correlation& job, const Rows<T>& rows, const T* dy, T* total, T* scratch, bool first,
-                        long slice, long slices) {
+                        long slice) {
   const Panels<T> panels(job.out_channels);
-  const long all = job.groups * panels.count, pitch = job.groups * job.out_channels;
-  for (long index = begin_of(slice, slices, all); index < begin_of(slice + 1, slices, all); ++index) {
+  const long pitch = job.groups * job.out_channels;
+  const Slice columns(job, panels.count, slice);
+  for (long index = columns.begin; index < columns.end; ++index) {
     const long group = index / panels.count, panel = index % panels.count, vectors = panels.width(panel);
     const long begin = panels.first(panel) * Simd<T>::lanes, width = vectors * Simd<T>::lanes;
     const long channels = smaller(width, job.out_channels - begin), column = group * job.out_channels + begin;

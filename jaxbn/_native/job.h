@@ -26,10 +26,13 @@ struct Correlation {
   bool depthwise;                  // vectors run over the channels of all groups, since one group has too few
   const Axis* axes[3];             // the phases of each axis
   long phases[3];
+  bool packed;            // the weights are packed in panels; else they are read where they are in the kernel
   const long* packed_at;  // for each phase, its first entry among the packed weights of a member
   long packed_size;       // entries of the packed weights of a member
 
-  // A task computes a tile of an image, or of a few small images: all phases of the j in a box.
+  // A task computes a tile of an image, or of a few small images: all phases of the j in a box. If there are few tiles,
+  // it computes a slice of the panels of output channels.
+  long slices;
   long images, tile[3];         // images and j in a tile, at most
   long tiles[3], image_blocks;  // tiles along each axis, and blocks of images
   long in_origin[3], view[3];   // the view of a tile at j: from `in_origin + in_step * j`, of these sizes at most
@@ -39,7 +42,7 @@ struct Correlation {
 // with one phase. The tiles are dealt to `parts`, each of which has sums of its own; they are added in order.
 struct KernelGradient {
   Correlation forward;
-  long parts, slices;  // a task is one part of the pixels, and one slice of the panels of output channels of all groups
+  long parts;  // a task is one part of the pixels, and one slice of the panels of output channels of all groups
 };
 
 // What an instruction set offers for one dtype.

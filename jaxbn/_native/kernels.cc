@@ -32,10 +32,11 @@ long scratch(const Correlation& job, bool with_cotangents) {
 }
 
 template <class T>
-void correlate(const Correlation& job, const void* in, const void* packed, void* out, void* scratch, long task) {
-  const Box box = tile_of(job, task);
+void correlate(const Correlation& job, const void* in, const void* all_weights, void* out, void* scratch, long task) {
+  const long slice = task % job.slices;
+  const Box box = tile_of(job, task / job.slices);
   const View<T> view = view_of(job, box, static_cast<const T*>(in), static_cast<T*>(scratch));
-  const T* weights = static_cast<const T*>(packed) + box.member * job.packed_size;
+  const T* weights = static_cast<const T*>(all_weights) + box.member * job.packed_size;
   T* images = static_cast<T*>(out) + (box.member * job.batch + box.image) * image_size(job.out, job.groups * job.out_channels);
   for (long phase = 0; phase < job.phases[0] * job.phases[1] * job.phases[2]; ++phase) {
     const Rows<T> rows(job, phase, box, view);
@@ -43,7 +44,7 @@ void correlate(const Correlation& job, const void* in, const void* packed, void*
     if (job.depthwise) {
       correlate_depthwise(job, rows, weights + job.packed_at[phase], images);
     } else {
-      correlate_dense(job, rows, weights + job.packed_at[phase], images);
+      correlate_dense(job, rows, weights + job.packed_at[phase], images, slice);
     }
   }
 }
@@ -51,7 +52,8 @@ void correlate(const Correlation& job, const void* in, const void* packed, void*
 template <class T>
 void kernel_gradient(const KernelGradient& job, const void* x, const void* dy, void* sums, void* scratch, long task) {
   const Correlation& forward = job.forward;
-  const long slice = task % job.slices, part = task / job.slices % job.parts, member = task / job.slices / job.parts;
+  const long slices = job.forward.slices, slice = task % slices;
+  const long part = task / slices % job.parts, member = task / slices / job.parts;
   const long tiles = tiles_of(forward);
   const long size = Taps(forward, 0).count() * forward.groups * forward.in_channels * forward.out_channels;
   T* total = static_cast<T*>(sums) + (member * job.parts + part) * size;
@@ -67,7 +69,7 @@ void kernel_gradient(const KernelGradient& job, const void* x, const void* dy, v
     if (forward.depthwise) {
       add_depthwise_gradient(forward, rows, cotangents, total, space, tile == begin);
     } else {
-      add_dense_gradient(forward, rows, cotangents, total, space, tile == begin, slice, job.slices);
+      add_dense_gradient(forward, rows, cotangents, total, space, tile == begin, slice);
     }
   }
 }

@@ -135,6 +135,7 @@ std::unique_ptr<Plan> plan_for(Map map, Dtype dtype, const Convolution& c) {
     job.out[a] = adjoint ? c.in[a] : c.out[a];
     job.window[a] = c.window[a];
   }
+  job.slices = 1;
   job.members = c.members, job.batch = c.batch, job.groups = c.groups;
   job.in_channels = adjoint ? out : in;
   job.out_channels = adjoint ? in : out;
@@ -150,6 +151,9 @@ std::unique_ptr<Plan> plan_for(Map map, Dtype dtype, const Convolution& c) {
     job.phases[a] = plan->axes[a].size();
     phases *= job.phases[a];
   }
+  // To pack the weights would cost more than it gains for few pixels. The vectors must end with the rows of the kernel.
+  const long pixels = job.members * job.batch * job.axes[0][0].count * job.axes[1][0].count * job.axes[2][0].count;
+  job.packed = adjoint || job.depthwise || job.out_channels % 16 != 0 || pixels > 256;
   // The taps of all phases are those of the window, so the size depends on the shapes alone.
   const long padded = 16 * (job.depthwise ? (job.groups * job.out_channels + 15) / 16
                                           : job.groups * ((job.out_channels + 15) / 16));
@@ -159,20 +163,26 @@ std::unique_ptr<Plan> plan_for(Map map, Dtype dtype, const Convolution& c) {
         plan->axes[0][phase / job.phases[2] / job.phases[1]].taps;
   }
   job.packed_at = plan->packed_at.data();
-  job.packed_size = taps * job.in_channels * padded;
+  job.packed_size = taps * job.in_channels * (job.packed ? padded : job.groups * job.out_channels);
 
-  const long grid = job.axes[0][0].count * job.axes[1][0].count * job.axes[2][0].count;
-  const long total = job.members * job.batch * grid;
   const long products = std::max(1L, taps * job.in_channels * job.out_channels * job.groups);  // at one place of the grid
   constexpr long LEAST_PRODUCTS = 200'000, TASKS = 16;
-  const long most = map == Map::kernel_gradient ? 128 : std::max(16L, 256 / phases);
-  set_tiles(job, set, std::min(most, std::max(total / TASKS, LEAST_PRODUCTS / products)));
+  if (map == Map::kernel_gradient) {
+    set_tiles(job, set, 128);
+  } else {
+    const long most = std::max(16L, 256 / phases), least = std::max(32L / phases, LEAST_PRODUCTS / products);
+    set_tiles(job, set, std::min(most, std::max(pixels / TASKS, least)));
+    const long tiles = job.members * job.image_blocks * job.tiles[0] * job.tiles[1] * job.tiles[2];
+    const long panels = job.depthwise ? 1 : job.groups * set.panels(job);
+    const long slices = pixels * products < 8 * LEAST_PRODUCTS ? 1 : TASKS / tiles;
+    job.slices = std::max(1L, std::min(panels, slices));
+  }
   return plan;
 }
 
 KernelGradient gradient_job(const Correlation& forward, Dtype dtype) {
   constexpr long LEAST_PIXELS = 1024, MOST_PARTS = 32, MOST_SUMS = 4 << 20, MOST_SLICE = 128 * 1024, LEAST_TASKS = 16;
-  KernelGradient job{forward, 1, 1};
+  KernelGradient job{forward, 1};
   const long tiles = forward.image_blocks * forward.tiles[0] * forward.tiles[1] * forward.tiles[2];
   const long pixels = forward.batch * forward.axes[0][0].count * forward.axes[1][0].count * forward.axes[2][0].count;
   const long size = forward.window[0] * forward.window[1] * forward.window[2] * forward.groups * forward.in_channels *
@@ -181,8 +191,8 @@ KernelGradient gradient_job(const Correlation& forward, Dtype dtype) {
   if (!forward.depthwise) {
     const long panels = forward.groups * kernels(dtype).panels(forward);
     const bool small = pixels * size < 1'000'000;
-    job.slices = std::max(size / MOST_SLICE, small ? 1 : LEAST_TASKS / (job.parts * forward.members));
-    job.slices = std::min(panels, std::max(1L, job.slices));
+    const long slices = std::max(size / MOST_SLICE, small ? 1 : LEAST_TASKS / (job.parts * forward.members));
+    job.forward.slices = std::min(panels, std::max(1L, slices));
   }
   return job;
 }
@@ -210,7 +220,7 @@ const char* instruction_set() { return current().name; }
 
 long buffer_size(Map map, Dtype dtype, const Convolution& convolution) {
   const auto plan = plan_for(map, dtype, convolution);
-  if (map != Map::kernel_gradient) return plan->job.members * plan->job.packed_size;
+  if (map != Map::kernel_gradient) return plan->job.packed ? plan->job.members * plan->job.packed_size : 0;
   const KernelGradient job = gradient_job(plan->job, dtype);
   const long size = convolution.window[0] * convolution.window[1] * convolution.window[2] * convolution.in_features /
       convolution.groups * convolution.out_features;
@@ -228,7 +238,7 @@ void run(Map map, Dtype dtype, const Convolution& convolution, const void* left,
     const KernelGradient gradient = gradient_job(job, dtype);
     const size_t space = bytes * set.scratch(job, true);
     void* sums = gradient.parts == 1 ? result : buffer;
-    for_each(job.members * gradient.parts * gradient.slices, [&](long task) {
+    for_each(job.members * gradient.parts * gradient.forward.slices, [&](long task) {
       set.kernel_gradient(gradient, left, right, sums, scratch(space), task);
     });
     if (gradient.parts == 1) return;
@@ -245,13 +255,15 @@ void run(Map map, Dtype dtype, const Convolution& convolution, const void* left,
   const long phases = job.phases[0] * job.phases[1] * job.phases[2];
   const long packs = job.members * phases * (job.depthwise ? 1 : job.groups * set.panels(job));
   const std::function<void(long)> pack = [&](long task) { set.pack(job, right, buffer, task); };
-  if (job.members * job.packed_size < 64 * 1024) {
+  if (!job.packed) {
+    buffer = const_cast<void*>(right);
+  } else if (job.members * job.packed_size < 64 * 1024) {
     for (long task = 0; task < packs; ++task) pack(task);
   } else {
     for_each(packs, pack);
   }
   const size_t space = bytes * set.scratch(job, false);
-  for_each(job.members * tiles, [&](long task) { set.correlate(job, left, buffer, result, scratch(space), task); });
+  for_each(job.members * tiles * job.slices, [&](long task) { set.correlate(job, left, buffer, result, scratch(space), task); });
 }
 
 }  // namespace jaxbn

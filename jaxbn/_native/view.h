@@ -56,16 +56,19 @@ void copy_to_planes(const Correlation& job, const T* from, T* to, long pixels, l
   const long in = job.in_channels, out = job.out_channels, channels = job.groups * out;
   for (long first = 0; first < channels; first += LANES, to += in * plane) {
     const long lanes = smaller(LANES, channels - first);
-    for (long pixel = 0; pixel < pixels; ++pixel) {
-      const T* row = from + pixel * job.groups * in;
-      if (in == 1 && out == 1 && lanes == LANES) {
-        store(to + pixel * LANES, load(row + first));
-        continue;
-      }
-      for (long c = 0; c < in; ++c) {
-        T* at = to + c * plane + pixel * LANES;
-        for (long k = 0; k < lanes; ++k) at[k] = row[(first + k) / out * in + c];
-        zero(at + lanes, LANES - lanes);
+    if (in == 1 && out == 1 && lanes == LANES) {
+      for (long pixel = 0; pixel < pixels; ++pixel) store(to + pixel * LANES, load(from + pixel * channels + first));
+      continue;
+    }
+    long input[LANES];  // the first input channel of each lane
+    for (long k = 0; k < LANES; ++k) input[k] = (first + (k < lanes ? k : 0)) / out * in;
+    for (long c = 0; c < in; ++c) {
+      const T* row = from + c;
+      T* at = to + c * plane;
+      for (long pixel = 0; pixel < pixels; ++pixel, row += job.groups * in, at += LANES) {
+        T vector[LANES];
+        for (long k = 0; k < LANES; ++k) vector[k] = row[input[k]];
+        store(at, load(vector));
       }
     }
   }

@@ -91,9 +91,13 @@ def _one_tap(geometry: ConvGeometry) -> bool:
     return _taps(geometry) == 1
 
 
-def _fills_vectors(geometry: ConvGeometry) -> bool:
-    """Whether the input has channels for vectors. An image of three colours leaves most of a vector empty."""
-    return geometry.groups > 1 or geometry.in_features >= 8
+def _fills_vectors_out(geometry: ConvGeometry) -> bool:
+    return geometry.groups == 1 or geometry.out_features >= 8
+
+
+def _fills_vectors_in(geometry: ConvGeometry) -> bool:
+    """Whether the input has enough channels. With three colours, most of a vector would be empty."""
+    return geometry.in_features >= 8
 
 
 def _is_3d(geometry: ConvGeometry) -> bool:
@@ -175,10 +179,11 @@ IN_C = "the native kernels are made for this processor"
 
 TABLE = {
     "cpu": (
-        Row("native", FORWARD + KERNEL, _always, IN_C),
-        Row("native", INPUT, _fills_vectors, IN_C),
         Row("pointwise", FORWARD, _unit_stride, ONE_PRODUCT),
-        Row("pointwise", INPUT + KERNEL, _always, ONE_PRODUCT),
+        Row("pointwise", INPUT, _always, ONE_PRODUCT),
+        Row("native", FORWARD + KERNEL, _fills_vectors_out, IN_C),
+        Row("native", INPUT, _fills_vectors_in, IN_C),
+        Row("pointwise", KERNEL, _always, ONE_PRODUCT),
         Row("patches", INPUT, _always, DISJOINT),
         Row("depthwise", FORWARD, _narrow_in, SHIFTED),
         Row("depthwise", INPUT, _narrow_out, SHIFTED),
