@@ -1,6 +1,6 @@
 """The native kernels: the three maps in C++ for the CPU, called through XLA's foreign function interface.
 
-The kernels are a shared library in ``lib``. It does not exist if jaxbn was installed without a C++ compiler, and
+The kernels are a shared library. It does not exist if jaxbn was installed without a C++ compiler, and
 it is not used if the environment variable ``JAXBN_NATIVE`` is 0 when jaxbn is imported. Everything works without it, in
 operations of JAX alone.
 """
@@ -68,7 +68,9 @@ def _library() -> ctypes.CDLL | str:
 @cache
 def _load() -> ctypes.CDLL | str:
     """Load the library and register its kernels in XLA; return a reason if that is impossible."""
-    paths = sorted(Path(__file__).parent.glob("lib/libjaxbn_native.*"))
+    here = Path(__file__).parent
+    # An installed wheel has it in the first folder, a checkout in the second, beside the sources.
+    paths = [path for folder in (here / "lib", here / "src") for path in folder.glob("libjaxbn_native.*")]
     if not paths:
         return "not built; install jaxbn again on a machine with a C++ compiler"
     try:

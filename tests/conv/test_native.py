@@ -189,4 +189,4 @@ def test_a_forked_process_can_compute_too() -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_s_text_is_in_the_kernels_once(mutant: NativeMutant) -> None:
     """`tests.campaigns.native` compiles and runs them, which takes minutes and a compiler."""
-    assert (ROOT / "jaxbn" / "_native" / mutant.file).read_text().count(mutant.old) == 1
+    assert (ROOT / "jaxbn" / "_native" / "src" / mutant.file).read_text().count(mutant.old) == 1

@@ -55,7 +55,7 @@ def _call(
 
 
 def _numbers(geometry: ConvGeometry, batch: int) -> np.ndarray:
-    """The fields of the kernels' ``Convolution`` in their order, see ``maps.h``."""
+    """The fields of the kernels' ``Convolution`` in their order, see ``jaxbn/_native/src/maps.h``."""
     missing = 3 - len(geometry.window)
     ones, zeros = (1,) * missing, (0,) * missing
     lows: Sizes = tuple(low for low, _ in geometry.padding)

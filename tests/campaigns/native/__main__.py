@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tests.campaigns.native.mutants import MUTANTS, NativeMutant
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[2] / "jaxbn" / "_native"
+SOURCES = HERE.parents[2] / "jaxbn" / "_native" / "src"
 FLAGS = ["-std=gnu++17", "-ffp-contract=fast", "-w", "-pthread"]
 
 

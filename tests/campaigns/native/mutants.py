@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class NativeMutant(NamedTuple):
-    """A change of one place in a file of ``jaxbn/_native``."""
+    """A change of one place in a file of ``jaxbn/_native/src``."""
 
     name: str
     file: str
