@@ -27,29 +27,29 @@ def comparisons(case: Convolution) -> Iterator[Comparison]:
 
 
 def _sides(case: Convolution, quantity: str) -> tuple[Program, Program]:
-    x, kernel = _draw(case)
-    ours, plain = (_program(forward, quantity, x, kernel, case.within) for forward in (_ours(case), _plain(case)))
+    x, kernel = draw(case)
+    ours, plain = (program(forward, quantity, x, kernel, case.within) for forward in (our_forward(case), _plain(case)))
     return ours, plain
 
 
 def _peers(case: Convolution, quantity: str) -> dict[str, Callable[[], Run]]:
     def in_jax(make: Callable[[Convolution], Peer]) -> Run:
-        peer, (x, kernel) = make(case), _draw(case)
-        return _program(peer.forward, quantity, peer.to_images(x), peer.to_kernel(kernel))
+        peer, (x, kernel) = make(case), draw(case)
+        return program(peer.forward, quantity, peer.to_images(x), peer.to_kernel(kernel))
 
     peers: dict[str, Callable[[], Run]] = {name: partial(in_jax, make) for name, make in JAX_PEERS.items()}
     if torch_is_installed():
-        peers["PyTorch"] = lambda: torch_run(case, quantity, *_draw(case))
+        peers["PyTorch"] = lambda: torch_run(case, quantity, *draw(case))
     return peers
 
 
-def _draw(case: Convolution) -> tuple[np.ndarray, np.ndarray]:
+def draw(case: Convolution) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x, kernel = (rng.standard_normal(shape, np.float32) for shape in (case.x, case.kernel))
     return x, kernel
 
 
-def _ours(case: Convolution) -> Forward:
+def our_forward(case: Convolution) -> Forward:
     options: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
     if case.transposed:
         return partial(jaxbn.conv_transpose, **options)
@@ -64,7 +64,7 @@ def _plain(case: Convolution) -> Forward:
     return partial(lax.conv_transpose, strides=case.strides, padding=case.padding, transpose_kernel=True)
 
 
-def _program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str | None = None) -> Program:
+def program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str | None = None) -> Program:
     y = jax.eval_shape(forward, x, kernel)
     dy = np.random.default_rng(1).standard_normal(y.shape, np.float32)
 

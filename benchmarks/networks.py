@@ -97,10 +97,23 @@ def _batch(shape: tuple[int, ...]) -> tuple[Any, Any]:
     return images, labels
 
 
+def cnn_step(shape: tuple[int, ...]) -> Program:
+    """A training step of `jaxbn.cnn`, or a scan of several if there is an axis of batches in front."""
+    return Program(_steps if len(shape) == 5 else _step, _operands(shape))
+
+
+def resnet_step(shape: tuple[int, ...]) -> Program:
+    """A training step of the ResNet-18, or a scan of several."""
+    return Program(resnet.train_step if len(shape) == 4 else _resnet_steps, _resnet_operands(shape))
+
+
+def _resnet_operands(shape: tuple[int, ...]) -> tuple[Any, ...]:
+    return resnet.init(jax.random.key(0)), _batch(shape)
+
+
 def _resnet_sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
-    operands = (resnet.init(jax.random.key(0)), _batch(shape))
-    step = resnet.train_step if len(shape) == 4 else _resnet_steps
-    return Program(step, operands), Program(on_plain_autodiff(step), operands)
+    ours = resnet_step(shape)
+    return ours, Program(on_plain_autodiff(ours.function), _resnet_operands(shape))
 
 
 def _resnet_steps(state: Any, batches: Any) -> Any:

@@ -85,7 +85,7 @@ def write_json(
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | versions(),
         "ratios_asked_for": requested,
         "ratios_measured": len(results),
         "below": failures(results),
@@ -105,7 +105,7 @@ def _is_random(result: Result) -> bool:
     return result.case.startswith(f"{RANDOM} ")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
 

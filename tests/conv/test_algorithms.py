@@ -125,7 +125,8 @@ def test_every_algorithm_is_right_wherever_it_applies(draw: Draw) -> None:
 def test_the_draws_reach_every_algorithm_on_every_platform() -> None:
     draws = sample_of(SAMPLED_DRAWS)
     reached = [(name, platform) for number, platform in draws for name in _algorithms(GEOMETRIES[number])]
-    for name, platform in itertools.product(ALGORITHMS, PLATFORMS):
+    installed = [name for name in ALGORITHMS if name != "native" or jaxbn.native_kernels().available]
+    for name, platform in itertools.product(installed, PLATFORMS):
         assert reached.count((name, platform)) >= 2, (name, platform)
 
 

@@ -20,48 +20,45 @@ def applies(geometry: ConvGeometry) -> bool:
 
 
 def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    shape = (x.shape[0], *geometry.output, geometry.out_features)
-    return _call("convolve", geometry, context, x, kernel, batch=x.shape[0], shape=shape)
+    return map_pairs("convolve", geometry, context, x[None], kernel[None])[0]
 
 
 def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    shape = (dy.shape[0], *geometry.input, geometry.in_features)
-    return _call("input_gradient", geometry, context, dy, kernel, batch=dy.shape[0], shape=shape)
+    return map_pairs("input_gradient", geometry, context, dy[None], kernel[None])[0]
 
 
 def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
-    shape = (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features)
-    return _call("kernel_gradient", geometry, context, x, dy, batch=x.shape[0], shape=shape)
+    return map_pairs("kernel_gradient", geometry, context, x[None], dy[None])[0]
 
 
-def _call(
-    map_name: MapName,
-    geometry: ConvGeometry,
-    context: Context,
-    left: jax.Array,
-    right: jax.Array,
-    *,
-    batch: int,
-    shape: tuple[int, ...],
+def map_pairs(
+    map_name: MapName, geometry: ConvGeometry, context: Context, left: jax.Array, right: jax.Array
 ) -> jax.Array:
+    """The map of each pair of operands along their first axes, in one call."""
+    members, batch = left.shape[:2]
+    shape = {
+        "convolve": (batch, *geometry.output, geometry.out_features),
+        "input_gradient": (batch, *geometry.input, geometry.in_features),
+        "kernel_gradient": (*geometry.window, geometry.in_features // geometry.groups, geometry.out_features),
+    }[map_name]
     result_type = context.arithmetic.result_type(left)
     dtype = np.dtype(wide_dtype(result_type))
-    convolution = _numbers(geometry, batch)
+    convolution = _numbers(geometry, members, batch)
     size = buffer_size(map_name, dtype, convolution)
-    results = (jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct((size,), dtype))
-    kernel = jax.ffi.ffi_call(f"jaxbn_{map_name}", results)
-    result, _ = kernel(left.astype(dtype), right.astype(dtype), convolution=convolution)
+    results = (jax.ShapeDtypeStruct((members, *shape), dtype), jax.ShapeDtypeStruct((size,), dtype))
+    call = jax.ffi.ffi_call(f"jaxbn_{map_name}", results)
+    result, _ = call(left.astype(dtype), right.astype(dtype), convolution=convolution)
     return result.astype(result_type)
 
 
-def _numbers(geometry: ConvGeometry, batch: int) -> np.ndarray:
+def _numbers(geometry: ConvGeometry, members: int, batch: int) -> np.ndarray:
     """The fields of the kernels' ``Convolution`` in their order, see ``jaxbn/_native/src/maps.h``."""
     missing = 3 - len(geometry.window)
     ones, zeros = (1,) * missing, (0,) * missing
     lows: Sizes = tuple(low for low, _ in geometry.padding)
     return np.array(
         [
-            1,
+            members,
             batch,
             *(*ones, *geometry.input, geometry.in_features),
             *(*ones, *geometry.window, geometry.out_features),

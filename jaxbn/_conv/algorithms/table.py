@@ -10,6 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 import jax
+from jax import lax
 
 from jaxbn._conv.algorithms import dense, depthwise, grouped, native, patches, pointwise, strided, transposed
 from jaxbn._conv.algorithms.algorithm import Algorithm, Context, MapName
@@ -39,6 +40,21 @@ def run(
     """Compute a map by the given algorithm, or else by the one that is the fastest."""
     name, _ = choose(map_name, geometry, context.platform, algorithm, native=context.native)
     return getattr(ALGORITHMS[name], map_name)(geometry, context, left, right)
+
+
+def run_pairs(
+    map_name: MapName,
+    geometry: ConvGeometry,
+    context: Context,
+    left: jax.Array,
+    right: jax.Array,
+    algorithm: str | None = None,
+) -> jax.Array:
+    """`run` for each pair of operands along their first axes, on the CPU: by one call or in a loop."""
+    name, _ = choose(map_name, geometry, context.platform, algorithm, native=context.native)
+    if name == "native":
+        return native.map_pairs(map_name, geometry, context, left, right)
+    return lax.map(lambda pair: run(map_name, geometry, context, pair[0], pair[1], algorithm), (left, right))
 
 
 def choose(
