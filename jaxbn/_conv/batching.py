@@ -2,8 +2,8 @@
 
 A batch axis that only one operand has is merged into another axis of that operand: batched images make a longer batch,
 batched kernels make more output channels, and so on. If both operands are batched, the result is a grouped convolution,
-which XLA's CPU compiler runs slowly. On the CPU it is one call of a native kernel instead, or a loop over the batch, so that
-the program is as short for 180 entries as for 8.
+which XLA's CPU compiler runs slowly. On the CPU it is one call of a native kernel instead, or a loop over the batch, so
+that the program is as short for 180 entries as for 8.
 """
 
 from collections.abc import Callable
