@@ -221,8 +221,8 @@ MAPS = [
     Mutant(
         "vmap: batch axes of both operands paired wrongly",
         "_conv.batching",
-        "lax.map(compute_pair, (left, right))",
-        "lax.map(compute_pair, (left, right[::-1]))",
+        "context, left, right, spec.algorithm)\n    elif",
+        "context, left, right[::-1], spec.algorithm)\n    elif",
         PLAIN,
         "only under vmap",
         ("vmap",),

@@ -71,5 +71,6 @@ def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
 def test_every_algorithm_of_the_table_is_forced_in_the_sample() -> None:
     """The transposed one applies to dilated inputs alone, which `test_algorithms` draws."""
     forced = [name for case in sample_of(TABLE) for name in algorithms_of(str(case))]
-    for name in ALGORITHMS.keys() - {"transposed"}:
+    left_out = {"transposed"} if jaxbn.native_kernels().available else {"transposed", "native"}
+    for name in ALGORITHMS.keys() - left_out:
         assert forced.count(name) >= 3, name
