@@ -21,7 +21,11 @@ constexpr int MOST_VECTORS = JAXBN_REGISTERS >= 32 ? 4 : 3;
 
 // How many pixels a block has at most beside so many vectors: sums, the vectors and one pixel's value are in registers.
 constexpr int most_pixels(int vectors) {
-  return vectors == 1 ? 12 : JAXBN_REGISTERS >= 32 ? (vectors == 2 ? 12 : vectors == 3 ? 8 : 6) : (vectors == 2 ? 6 : 4);
+  return vectors == 1            ? 12
+         : JAXBN_REGISTERS >= 32 ? (vectors == 2   ? 12
+                                    : vectors == 3 ? 8
+                                                   : 6)
+                                 : (vectors == 2 ? 6 : 4);
 }
 
 // The number of equal parts, at most `most` each, that something is cut into, and where a part begins.
@@ -47,8 +51,8 @@ struct Run {
 
 // sums(p, v) (+)= the products of the runs of pixel p with the weights' rows.
 template <class T, int PIXELS, int VECTORS>
-void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, long pitch,
-                    T* out, long out_pixel, bool accumulate) {
+void multiply_whole(const T* in, long in_pixel, const Run* runs, long run_count, const T* weights, long pitch, T* out,
+                    long out_pixel, bool accumulate) {
   constexpr int LANES = Simd<T>::lanes;
   typename Simd<T>::Vector sums[PIXELS][VECTORS];
 #pragma GCC unroll 16
@@ -108,19 +112,26 @@ struct Multiply {
 template <class T, template <class, int, int> class BLOCK, int VECTORS>
 auto block_of(long rows) {
   switch (rows) {
-#define CASE(R) case R: return BLOCK<T, (R <= most_pixels(VECTORS) ? R : 1), VECTORS>::function;
-    CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#define CASE(R) \
+  case R:       \
+    return BLOCK<T, (R <= most_pixels(VECTORS) ? R : 1), VECTORS>::function;
+    CASE(2)
+    CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #undef CASE
-    default: return BLOCK<T, 1, VECTORS>::function;
+        default : return BLOCK<T, 1, VECTORS>::function;
   }
 }
 
 template <class T, template <class, int, int> class BLOCK>
 auto block_for(long rows, long vectors) {
   switch (vectors) {
-    case 1: return block_of<T, BLOCK, 1>(rows);
-    case 2: return block_of<T, BLOCK, 2>(rows);
-    case 3: return block_of<T, BLOCK, 3>(rows);
-    default: return block_of<T, BLOCK, MOST_VECTORS>(rows);
+    case 1:
+      return block_of<T, BLOCK, 1>(rows);
+    case 2:
+      return block_of<T, BLOCK, 2>(rows);
+    case 3:
+      return block_of<T, BLOCK, 3>(rows);
+    default:
+      return block_of<T, BLOCK, MOST_VECTORS>(rows);
   }
 }

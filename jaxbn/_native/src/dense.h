@@ -13,7 +13,9 @@ struct Chunks {
   long count = 0, terms = 0;  // of this chunk
 
   Chunks(const Correlation& job, const Rows<T>& rows, long vectors)
-      : rows(rows), run_length(job.in_channels), run_count(rows.taps.count()),
+      : rows(rows),
+        run_length(job.in_channels),
+        run_count(rows.taps.count()),
         most_terms(CACHE_BYTES / (vectors * JAXBN_VECTOR_BYTES)) {
     if (rows.tap_step[2] == job.in_channels && run_count > 0) {  // a row of taps is contiguous
       taps_in_run = rows.taps.axis[2]->taps;
@@ -169,7 +171,8 @@ struct MultiplyPixels {
   static constexpr auto function = multiply_pixels<T, TERMS, VECTORS>;
 };
 
-// Copy a panel of the cotangents of a tile: pixel by pixel, zeros in the lanes that have no channel.
+// Copy a panel of the cotangents of a tile, pixel by pixel. Lanes that have no channel are zero, because arithmetic with
+// whatever was there before could be slow.
 template <class T>
 void pack_cotangents(const Correlation& job, const Rows<T>& rows, const T* dy, long first, long width, long channels,
                      T* to) {
@@ -208,9 +211,9 @@ void add_dense_gradient(const Correlation& job, const Rows<T>& rows, const T* dy
       for (long block = 0; block < blocks; ++block) {
         const long m = begin_of(block, blocks, runs.run_length);
         const long terms = begin_of(block + 1, blocks, runs.run_length) - m;
-        block_for<T, MultiplyPixels>(terms, vectors)(
-            rows, runs.run_offset(run) + group * job.in_channels + m, scratch,
-            total + (run * runs.run_length + m) * pitch + column, pitch, channels, first);
+        block_for<T, MultiplyPixels>(terms, vectors)(rows, runs.run_offset(run) + group * job.in_channels + m, scratch,
+                                                     total + (run * runs.run_length + m) * pitch + column, pitch,
+                                                     channels, first);
       }
     }
   }

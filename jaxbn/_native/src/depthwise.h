@@ -1,8 +1,13 @@
 // Convolutions with few channels in a group. A vector holds output channels of several groups. The view has a plane for
-// each such vector and each input channel of a group, whose pixels hold the vector's inputs; so products are of a vector
-// of a plane and a vector of weights.
+// each such vector and each input channel of a group, whose pixels hold the vector's inputs; so products are of a
+// vector of a plane and a vector of weights.
 
 constexpr long MOST_OFFSETS = 64, MOST_TERMS = 9;
+
+// Where a term's vectors begin in the view and in the weights.
+struct Term {
+  long offset, weight;
+};
 
 // Where the plane of a term begins: one for each tap and each input channel of a group.
 template <class T>
@@ -12,16 +17,16 @@ inline long offset_of(const Correlation& job, const Rows<T>& rows, long term) {
 
 // sums(p) (+)= the products of the vectors at pixel p with the weights' vectors.
 template <class T, int PIXELS, int>
-void multiply_vectors(const T* in, long in_pixel, const long* offsets, long count, const T* weights, long pitch, T* out,
+void multiply_vectors(const T* in, long in_pixel, const Term* terms, long count, const T* weights, T* out,
                       long out_pixel, bool accumulate) {
   typename Simd<T>::Vector sums[PIXELS];
 #pragma GCC unroll 16
   for (int p = 0; p < PIXELS; ++p) sums[p] = accumulate ? load(out + p * out_pixel) : typename Simd<T>::Vector{};
-  for (long i = 0; i < count; ++i, weights += pitch) {
-    const typename Simd<T>::Vector weight = load(weights);
+  for (const Term* term = terms; term != terms + count; ++term) {
+    const typename Simd<T>::Vector weight = load(weights + term->weight);
     const T* base[(PIXELS + 2) / 3];
 #pragma GCC unroll 4
-    for (int b = 0; b < (PIXELS + 2) / 3; ++b) base[b] = in + offsets[i] + 3 * b * in_pixel;
+    for (int b = 0; b < (PIXELS + 2) / 3; ++b) base[b] = in + term->offset + 3 * b * in_pixel;
 #pragma GCC unroll 16
     for (int p = 0; p < PIXELS; ++p) sums[p] += load(base[p / 3] + p % 3 * in_pixel) * weight;
   }
@@ -41,12 +46,12 @@ void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* p
   const long terms = rows.taps.count() * job.in_channels, blocks = parts_of(rows.count[2], most_pixels(1));
   long begin = 0;
   do {
-    long offsets[MOST_OFFSETS];
+    Term of_chunk[MOST_OFFSETS];
     const long count = smaller(terms - begin, MOST_OFFSETS);
-    for (long i = 0; i < count; ++i) offsets[i] = offset_of(job, rows, begin + i);
+    for (long i = 0; i < count; ++i) of_chunk[i] = {offset_of(job, rows, begin + i), (begin + i) * pitch};
     for (long first = 0; first < channels; first += LANES) {
       const long planes = first / LANES * job.in_channels * rows.view.plane, lanes = smaller(LANES, channels - first);
-      const T* weights = packed + begin * pitch + first;
+      const T* weights = packed + first;
       for (long n = 0; n < rows.images; ++n) {
         for (long d = 0; d < rows.count[0]; ++d) {
           for (long h = 0; h < rows.count[1]; ++h) {
@@ -60,11 +65,12 @@ void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* p
               T* y = to + at * rows.out_step[2] * channels;
               const long step = rows.out_step[2] * channels;
               if (lanes == LANES) {
-                multiply(x, rows.in_step[2], offsets, count, weights, pitch, y, step, begin > 0);
+                multiply(x, rows.in_step[2], of_chunk, count, weights, y, step, begin > 0);
               } else {
                 T whole[most_pixels(1) * LANES] = {};
-                for (long p = 0; begin > 0 && p < pixels; ++p) memcpy(whole + p * LANES, y + p * step, lanes * sizeof(T));
-                multiply(x, rows.in_step[2], offsets, count, weights, pitch, whole, LANES, begin > 0);
+                for (long p = 0; begin > 0 && p < pixels; ++p)
+                  memcpy(whole + p * LANES, y + p * step, lanes * sizeof(T));
+                multiply(x, rows.in_step[2], of_chunk, count, weights, whole, LANES, begin > 0);
                 for (long p = 0; p < pixels; ++p) memcpy(y + p * step, whole + p * LANES, lanes * sizeof(T));
               }
             }
@@ -74,6 +80,64 @@ void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* p
     }
     begin += count;
   } while (begin < terms);
+}
+
+// The part [first, last) of the indices 0 to count - 1 at which `start + step * index` is in [0, size).
+struct Part {
+  long first, last;
+
+  Part(long start, long step, long count, long size)
+      : first(smaller(start < 0 ? parts_of(-start, step) : 0, count)),
+        last(start >= size ? first : smaller(parts_of(size - start, step), count)) {
+    if (last < first) last = first;
+  }
+};
+
+// Depthwise with one output channel for each input channel, and whole vectors of them: without a copy. For each row the
+// taps inside the image are listed; the pixels whose row of taps crosses an edge are computed one by one.
+template <class T>
+void correlate_in_place(const Correlation& job, const Rows<T>& rows, const T* packed, T* out) {
+  constexpr long LANES = Simd<T>::lanes;
+  const Axis& width = *rows.taps.axis[2];
+  const long channels = job.groups, start = width.in_start + width.in_step * rows.begin[2];
+  const long last_tap = width.taps > 0 ? width.tap_step * (width.taps - 1) : 0;
+  const long low = Part(start, width.in_step, rows.count[2], job.in[2]).first;
+  const long high = Part(start + last_tap, width.in_step, rows.count[2], job.in[2]).last;
+  const long inner_end = high > low ? high : low;
+  for (long n = 0; n < rows.images; ++n) {
+    for (long d = 0; d < rows.count[0]; ++d) {
+      for (long h = 0; h < rows.count[1]; ++h) {
+        const Axis &depth = *rows.taps.axis[0], &height = *rows.taps.axis[1];
+        const Part slabs(depth.in_start + depth.in_step * (rows.begin[0] + d), depth.tap_step, depth.taps, job.in[0]);
+        const Part lines(height.in_start + height.in_step * (rows.begin[1] + h), height.tap_step, height.taps,
+                         job.in[1]);
+        const T* from = rows.in_row(n, d, h);
+        T* to = out + rows.out_row(job, n, d, h) * channels;
+        for (long begin = 0, end; begin < rows.count[2]; begin = end) {
+          const bool inner = begin >= low && begin < inner_end;
+          end = inner ? smaller(inner_end,
+                                begin + parts_of(inner_end - begin, parts_of(inner_end - begin, most_pixels(1))))
+                      : begin + 1;
+          const Part columns(start + width.in_step * begin, width.tap_step, width.taps, job.in[2]);
+          Term terms[MOST_OFFSETS];
+          long count = 0;
+          for (long i = slabs.first; i < slabs.last; ++i) {
+            for (long j = lines.first; j < lines.last; ++j) {
+              for (long k = columns.first; k < columns.last; ++k) {
+                terms[count++] = {i * rows.tap_step[0] + j * rows.tap_step[1] + k * rows.tap_step[2],
+                                  ((i * height.taps + j) * width.taps + k) * channels};
+              }
+            }
+          }
+          for (long first = 0; first < channels; first += LANES) {
+            block_of<T, MultiplyVectors, 1>(end - begin)(
+                from + begin * rows.in_step[2] + first, rows.in_step[2], terms, count, packed + first,
+                to + begin * rows.out_step[2] * channels + first, rows.out_step[2] * channels, false);
+          }
+        }
+      }
+    }
+  }
 }
 
 template <class T>
@@ -94,7 +158,8 @@ void pack_depthwise(const Correlation& job, const Taps& taps, const T* kernel, T
 
 // total(t) (+)= sum over the pixels of x(pixel, t) * dy(pixel), vectors of channels, for a few terms.
 template <class T, int TERMS, int>
-void multiply_vector_pixels(const Rows<T>& rows, const long* offsets, const T* dy, T* total, long pitch, bool first) {
+void multiply_vector_pixels(const Rows<T>& rows, const long* offsets, const View<T>& dy, T* total, long pitch,
+                            bool first) {
   typename Simd<T>::Vector sums[TERMS];
 #pragma GCC unroll 16
   for (int t = 0; t < TERMS; ++t) sums[t] = typename Simd<T>::Vector{};
@@ -102,9 +167,9 @@ void multiply_vector_pixels(const Rows<T>& rows, const long* offsets, const T* d
   for (long n = 0; n < rows.images; ++n) {
     for (long d = 0; d < rows.count[0]; ++d) {
       for (long h = 0; h < rows.count[1]; ++h) {
-        const T* x = rows.in_row(n, d, h);
-        for (long w = 0; w < rows.count[2]; ++w, dy += Simd<T>::lanes, x += step) {
-          const typename Simd<T>::Vector cotangent = load(dy);
+        const T *x = rows.in_row(n, d, h), *at = dy.at + n * dy.image + d * dy.axis[0] + h * dy.axis[1];
+        for (long w = 0; w < rows.count[2]; ++w, at += dy.axis[2], x += step) {
+          const typename Simd<T>::Vector cotangent = load(at);
 #pragma GCC unroll 16
           for (int t = 0; t < TERMS; ++t) sums[t] += load(x + offsets[t]) * cotangent;
         }
@@ -120,24 +185,37 @@ struct MultiplyVectorPixels {
   static constexpr auto function = multiply_vector_pixels<T, TERMS, VECTORS>;
 };
 
+// The cotangents of a vector of channels: where they are, or a copy with zeros in the lanes that have no channel.
 template <class T>
-void add_depthwise_gradient(const Correlation& job, const Rows<T>& rows, const T* dy, T* total, T* scratch, bool first) {
+View<T> cotangents_of(const Correlation& job, const Rows<T>& rows, const T* dy, long first, long lanes, T* scratch) {
+  const bool whole = lanes == Simd<T>::lanes;
+  const long pixel = whole ? job.groups * job.out_channels : Simd<T>::lanes;
+  const long width = whole ? job.out[2] : rows.count[2], height = whole ? job.out[1] : rows.count[1];
+  const long depth = whole ? job.out[0] : rows.count[0];
+  if (!whole) pack_cotangents(job, rows, dy, first, Simd<T>::lanes, lanes, scratch);
+  const T* at = whole ? dy + rows.out_row(job, 0, 0, 0) * pixel + first : scratch;
+  return {at, 0, depth * height * width * pixel, {height * width * pixel, width * pixel, pixel}};
+}
+
+template <class T>
+void add_depthwise_gradient(const Correlation& job, const Rows<T>& rows, const T* dy, T* total, T* scratch,
+                            bool first) {
   constexpr long LANES = Simd<T>::lanes;
   const long channels = job.groups * job.out_channels, terms = rows.taps.count() * job.in_channels;
   const long blocks = parts_of(terms, MOST_TERMS);
   for (long k = 0; k < channels; k += LANES) {
     const long planes = k / LANES * job.in_channels * rows.view.plane, lanes = smaller(LANES, channels - k);
-    pack_cotangents(job, rows, dy, k, LANES, lanes, scratch);
+    const View<T> cotangents = cotangents_of(job, rows, dy, k, lanes, scratch);
     for (long block = 0; block < blocks; ++block) {
       const long term = begin_of(block, blocks, terms), count = begin_of(block + 1, blocks, terms) - term;
       long offsets[MOST_TERMS];
       for (long t = 0; t < count; ++t) offsets[t] = offset_of(job, rows, term + t) + planes;
       const auto multiply = block_of<T, MultiplyVectorPixels, 1>(count);
       if (lanes == LANES) {
-        multiply(rows, offsets, scratch, total + term * channels + k, channels, first);
+        multiply(rows, offsets, cotangents, total + term * channels + k, channels, first);
       } else {
         T whole[MOST_TERMS * LANES];
-        multiply(rows, offsets, scratch, whole, LANES, true);
+        multiply(rows, offsets, cotangents, whole, LANES, true);
         add_rows(whole, LANES, count, lanes, total + term * channels + k, channels, first);
       }
     }

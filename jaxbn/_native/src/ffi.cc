@@ -72,14 +72,14 @@ ffi::Error compute(ffi::ThreadPool pool, ffi::Span<const int64_t> numbers, ffi::
 
 #pragma GCC visibility push(default)
 
-#define HANDLER(name, map)                                                                              \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, compute<map>,                                                     \
-                                ffi::Ffi::Bind()                                                        \
-                                    .Ctx<ffi::ThreadPool>()                                             \
-                                    .Attr<ffi::Span<const int64_t>>("convolution")                      \
-                                    .Arg<ffi::AnyBuffer>()                                              \
-                                    .Arg<ffi::AnyBuffer>()                                              \
-                                    .Ret<ffi::AnyBuffer>()                                              \
+#define HANDLER(name, map)                                                         \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, compute<map>,                                \
+                                ffi::Ffi::Bind()                                   \
+                                    .Ctx<ffi::ThreadPool>()                        \
+                                    .Attr<ffi::Span<const int64_t>>("convolution") \
+                                    .Arg<ffi::AnyBuffer>()                         \
+                                    .Arg<ffi::AnyBuffer>()                         \
+                                    .Ret<ffi::AnyBuffer>()                         \
                                     .Ret<ffi::AnyBuffer>())
 
 HANDLER(jaxbn_convolve, Map::convolve);

@@ -20,12 +20,13 @@ struct Axis {
 // each image and each group. A forward map has one phase along each axis; an input gradient has as many as its stride.
 struct Correlation {
   long members, batch, groups;
-  long in_channels, out_channels;  // of one group
-  long in[3], out[3], window[3];   // sizes of an image along depth, height and width
+  long in_channels, out_channels;            // of one group
+  long in[3], out[3], window[3];             // sizes of an image along depth, height and width
   long kernel_in, kernel_out, kernel_group;  // distances in the kernel of neighbouring channels and groups
-  bool depthwise;                  // vectors run over the channels of all groups, since one group has too few
-  const Axis* axes[3];             // the phases of each axis
+  bool depthwise;                            // vectors run over the channels of all groups, since one group has too few
+  const Axis* axes[3];                       // the phases of each axis
   long phases[3];
+  bool in_place;          // if depthwise: the view is the image itself, and taps beyond its edges are left out
   bool packed;            // the weights are packed in panels; else they are read where they are in the kernel
   const long* packed_at;  // for each phase, its first entry among the packed weights of a member
   long packed_size;       // entries of the packed weights of a member

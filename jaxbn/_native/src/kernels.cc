@@ -37,11 +37,14 @@ void correlate(const Correlation& job, const void* in, const void* all_weights, 
   const Box box = tile_of(job, task / job.slices);
   const View<T> view = view_of(job, box, static_cast<const T*>(in), static_cast<T*>(scratch));
   const T* weights = static_cast<const T*>(all_weights) + box.member * job.packed_size;
-  T* images = static_cast<T*>(out) + (box.member * job.batch + box.image) * image_size(job.out, job.groups * job.out_channels);
+  T* images =
+      static_cast<T*>(out) + (box.member * job.batch + box.image) * image_size(job.out, job.groups * job.out_channels);
   for (long phase = 0; phase < job.phases[0] * job.phases[1] * job.phases[2]; ++phase) {
     const Rows<T> rows(job, phase, box, view);
     if (rows.empty) continue;
-    if (job.depthwise) {
+    if (job.in_place) {
+      correlate_in_place(job, rows, weights + job.packed_at[phase], images);
+    } else if (job.depthwise) {
       correlate_depthwise(job, rows, weights + job.packed_at[phase], images);
     } else {
       correlate_dense(job, rows, weights + job.packed_at[phase], images, slice);
@@ -64,7 +67,8 @@ void kernel_gradient(const KernelGradient& job, const void* x, const void* dy, v
     const View<T> view = view_of(forward, box, static_cast<const T*>(x), space);
     space += view_size<T>(forward);
     const Rows<T> rows(forward, 0, box, view);
-    const T* cotangents = static_cast<const T*>(dy) +
+    const T* cotangents =
+        static_cast<const T*>(dy) +
         (member * forward.batch + box.image) * image_size(forward.out, forward.groups * forward.out_channels);
     if (forward.depthwise) {
       add_depthwise_gradient(forward, rows, cotangents, total, space, tile == begin);
@@ -89,8 +93,8 @@ void pack(const Correlation& job, const void* kernel, void* packed, long task) {
   const long panels_ = panels<T>(job), phases = job.phases[0] * job.phases[1] * job.phases[2];
   const long panel = task % panels_, group = task / panels_ % (job.depthwise ? 1 : job.groups);
   const long rest = task / panels_ / (job.depthwise ? 1 : job.groups), phase = rest % phases, member = rest / phases;
-  const T* from = static_cast<const T*>(kernel) +
-      member * job.window[0] * job.window[1] * job.window[2] * job.groups * job.in_channels * job.out_channels;
+  const T* from = static_cast<const T*>(kernel) + member * job.window[0] * job.window[1] * job.window[2] * job.groups *
+                                                      job.in_channels * job.out_channels;
   T* to = static_cast<T*>(packed) + member * job.packed_size + job.packed_at[phase];
   if (job.depthwise) {
     pack_depthwise(job, Taps(job, phase), from, to);

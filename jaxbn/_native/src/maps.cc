@@ -62,8 +62,8 @@ std::vector<Axis> gradient_axis(const Convolution& c, int a) {
       if ((r + c.low[a] - n * dilation) % stride == 0) ++taps, last = n;
     }
     const long start = (r + c.low[a] - last * dilation) / stride;
-    phases.push_back({(c.in[a] - r + stride - 1) / stride, r, stride, taps ? start : 0, 1, taps, dilation / common, last,
-                      -stride / common});
+    phases.push_back({(c.in[a] - r + stride - 1) / stride, r, stride, taps ? start : 0, 1, taps, dilation / common,
+                      last, -stride / common});
   }
   return phases;
 }
@@ -73,8 +73,8 @@ void join_axes(Plan& plan) {
   Correlation& job = plan.job;
   auto plain = [&](int a) {
     const Axis& axis = plan.axes[a][0];
-    return plan.axes[a].size() == 1 && axis.taps == 1 && axis.in_step == 1 && axis.out_step == 1 && axis.in_start == 0 &&
-        job.in[a] == job.out[a];
+    return plan.axes[a].size() == 1 && axis.taps == 1 && axis.in_step == 1 && axis.out_step == 1 &&
+           axis.in_start == 0 && job.in[a] == job.out[a];
   };
   if (!plain(2)) return;
   for (int a : {1, 0}) {
@@ -144,6 +144,9 @@ std::unique_ptr<Plan> plan_for(Map map, Dtype dtype, const Convolution& c) {
   job.kernel_group = out;
   const Kernels& set = kernels(dtype);
   job.depthwise = c.groups > 1 && 2 * job.out_channels < set.lanes;
+  constexpr long MOST_TAPS = 30;
+  job.in_place = map != Map::kernel_gradient && job.depthwise && in == 1 && out == 1 && c.groups % set.lanes == 0 &&
+                 c.window[0] * c.window[1] * c.window[2] <= MOST_TAPS;
   join_axes(*plan);
   long phases = 1, taps = 0;
   for (int a = 0; a < 3; ++a) {
@@ -155,17 +158,18 @@ std::unique_ptr<Plan> plan_for(Map map, Dtype dtype, const Convolution& c) {
   const long pixels = job.members * job.batch * job.axes[0][0].count * job.axes[1][0].count * job.axes[2][0].count;
   job.packed = adjoint || job.depthwise || job.out_channels % 16 != 0 || pixels > 256;
   // The taps of all phases are those of the window, so the size depends on the shapes alone.
-  const long padded = 16 * (job.depthwise ? (job.groups * job.out_channels + 15) / 16
-                                          : job.groups * ((job.out_channels + 15) / 16));
+  const long padded =
+      16 * (job.depthwise ? (job.groups * job.out_channels + 15) / 16 : job.groups * ((job.out_channels + 15) / 16));
   for (long phase = 0; phase < phases; ++phase) {
     plan->packed_at.push_back(taps * job.in_channels * padded);
     taps += plan->axes[2][phase % job.phases[2]].taps * plan->axes[1][phase / job.phases[2] % job.phases[1]].taps *
-        plan->axes[0][phase / job.phases[2] / job.phases[1]].taps;
+            plan->axes[0][phase / job.phases[2] / job.phases[1]].taps;
   }
   job.packed_at = plan->packed_at.data();
   job.packed_size = taps * job.in_channels * (job.packed ? padded : job.groups * job.out_channels);
 
-  const long products = std::max(1L, taps * job.in_channels * job.out_channels * job.groups);  // at one place of the grid
+  const long products =
+      std::max(1L, taps * job.in_channels * job.out_channels * job.groups);  // at one place of the grid
   constexpr long LEAST_PRODUCTS = 200'000, TASKS = 16;
   if (map == Map::kernel_gradient) {
     set_tiles(job, set, 128);
@@ -186,7 +190,7 @@ KernelGradient gradient_job(const Correlation& forward, Dtype dtype) {
   const long tiles = forward.image_blocks * forward.tiles[0] * forward.tiles[1] * forward.tiles[2];
   const long pixels = forward.batch * forward.axes[0][0].count * forward.axes[1][0].count * forward.axes[2][0].count;
   const long size = forward.window[0] * forward.window[1] * forward.window[2] * forward.groups * forward.in_channels *
-      forward.out_channels;
+                    forward.out_channels;
   job.parts = std::min({std::max(1L, pixels / LEAST_PIXELS), MOST_PARTS, std::max(1L, MOST_SUMS / size), tiles});
   if (!forward.depthwise) {
     const long panels = forward.groups * kernels(dtype).panels(forward);
@@ -223,7 +227,7 @@ long buffer_size(Map map, Dtype dtype, const Convolution& convolution) {
   if (map != Map::kernel_gradient) return plan->job.packed ? plan->job.members * plan->job.packed_size : 0;
   const KernelGradient job = gradient_job(plan->job, dtype);
   const long size = convolution.window[0] * convolution.window[1] * convolution.window[2] * convolution.in_features /
-      convolution.groups * convolution.out_features;
+                    convolution.groups * convolution.out_features;
   return job.parts == 1 ? 0 : job.forward.members * job.parts * size;
 }
 
@@ -238,9 +242,8 @@ void run(Map map, Dtype dtype, const Convolution& convolution, const void* left,
     const KernelGradient gradient = gradient_job(job, dtype);
     const size_t space = bytes * set.scratch(job, true);
     void* sums = gradient.parts == 1 ? result : buffer;
-    for_each(job.members * gradient.parts * gradient.forward.slices, [&](long task) {
-      set.kernel_gradient(gradient, left, right, sums, scratch(space), task);
-    });
+    for_each(job.members * gradient.parts * gradient.forward.slices,
+             [&](long task) { set.kernel_gradient(gradient, left, right, sums, scratch(space), task); });
     if (gradient.parts == 1) return;
     constexpr long RANGE = 16 * 1024;
     const long size = job.window[0] * job.window[1] * job.window[2] * job.groups * job.in_channels * job.out_channels;
@@ -263,7 +266,8 @@ void run(Map map, Dtype dtype, const Convolution& convolution, const void* left,
     for_each(packs, pack);
   }
   const size_t space = bytes * set.scratch(job, false);
-  for_each(job.members * tiles * job.slices, [&](long task) { set.correlate(job, left, buffer, result, scratch(space), task); });
+  for_each(job.members * tiles * job.slices,
+           [&](long task) { set.correlate(job, left, buffer, result, scratch(space), task); });
 }
 
 }  // namespace jaxbn

@@ -11,7 +11,9 @@ inline long image_size(const long* sizes, long channels) { return sizes[0] * siz
 
 inline long tiles_of(const Correlation& job) { return job.image_blocks * job.tiles[0] * job.tiles[1] * job.tiles[2]; }
 
-inline long count_of(const Correlation& job, int axis) { return job.axes[axis][0].count; }  // the first phase is longest
+inline long count_of(const Correlation& job, int axis) {
+  return job.axes[axis][0].count;
+}  // the first phase is longest
 
 inline Box tile_of(const Correlation& job, long task) {
   Box box;
@@ -40,8 +42,9 @@ inline long padded_channels(const Correlation& job) {
 
 template <class T>
 inline long view_size(const Correlation& job) {
-  return job.images * image_size(job.view, job.depthwise ? job.in_channels * padded_channels<T>(job)
-                                                         : job.groups * job.in_channels);
+  if (job.in_place) return 0;
+  return job.images *
+         image_size(job.view, job.depthwise ? job.in_channels * padded_channels<T>(job) : job.groups * job.in_channels);
 }
 
 template <class T>
@@ -88,7 +91,7 @@ View<T> view_of(const Correlation& job, const Box& box, const T* in, T* scratch)
     inside = inside && low[axis] >= 0 && low[axis] + size[axis] <= job.in[axis];
   }
   in += (box.member * job.batch + box.image) * image;
-  if (inside && !job.depthwise) {
+  if (job.in_place || (inside && !job.depthwise)) {
     const long row = job.in[2] * channels, slab = job.in[1] * row;
     return {in + low[0] * slab + low[1] * row + low[2] * channels, 0, image, {slab, row, channels}};
   }
@@ -132,7 +135,8 @@ struct Taps {
 
   // The position of a tap in the kernel's window.
   long in_kernel(const Correlation& job, long tap) const {
-    const long w = tap % axis[2]->taps, h = tap / axis[2]->taps % axis[1]->taps, d = tap / axis[2]->taps / axis[1]->taps;
+    const long w = tap % axis[2]->taps, h = tap / axis[2]->taps % axis[1]->taps,
+               d = tap / axis[2]->taps / axis[1]->taps;
     const long at[3] = {d, h, w};
     long place = 0;
     for (int a = 0; a < 3; ++a) place = place * job.window[a] + axis[a]->first_tap + axis[a]->kernel_step * at[a];
@@ -146,16 +150,18 @@ struct Rows {
   Taps taps;
   View<T> view;
   bool empty;
-  const T* in;                   // the first tap of the first output
-  long images, count[3];         // the outputs along each axis
-  long in_step[3];               // entries between the inputs of neighbouring outputs
-  long tap_step[3];              // entries between the inputs of neighbouring taps
+  const T* in;                     // the first tap of the first output
+  long begin[3];                   // the first j
+  long images, count[3];           // the outputs along each axis
+  long in_step[3];                 // entries between the inputs of neighbouring outputs
+  long tap_step[3];                // entries between the inputs of neighbouring taps
   long out_begin[3], out_step[3];  // positions of outputs
 
   Rows(const Correlation& job, long phase, const Box& box, const View<T>& view)
       : taps(job, phase), view(view), empty(false), in(view.at), images(box.images) {
     for (int a = 0; a < 3; ++a) {
       const Axis& axis = *taps.axis[a];
+      begin[a] = box.begin[a];
       count[a] = smaller(box.size[a], axis.count - box.begin[a]);
       empty = empty || count[a] <= 0;
       in += (axis.in_start - job.in_origin[a]) * view.axis[a];
@@ -166,12 +172,15 @@ struct Rows {
     }
   }
 
-  const T* in_row(long image, long d, long h) const { return in + image * view.image + d * in_step[0] + h * in_step[1]; }
+  const T* in_row(long image, long d, long h) const {
+    return in + image * view.image + d * in_step[0] + h * in_step[1];
+  }
 
   // The pixel of the output at which a row begins.
   long out_row(const Correlation& job, long image, long d, long h) const {
     return ((image * job.out[0] + out_begin[0] + out_step[0] * d) * job.out[1] + out_begin[1] + out_step[1] * h) *
-        job.out[2] + out_begin[2];
+               job.out[2] +
+           out_begin[2];
   }
 
   long tap_offset(long tap) const {

@@ -92,7 +92,7 @@ def checked(name: str, flags: Sequence[str], count: int) -> Iterator[dict[str, o
 def caught(mutant: NativeMutant) -> dict[str, object]:
     """What the harness says of a mutant, or that it crashed, which counts as found."""
     with tempfile.TemporaryDirectory() as folder:
-        done = run(build(Path(folder), ["-O1"], mutant), 500, INSTRUCTION_SETS[-1].name)
+        done = run(build(Path(folder), ["-O1"], mutant), 1000, INSTRUCTION_SETS[-1].name)
     printed = done.stdout.strip() or f"ended by signal {-done.returncode}"
     return {"mutant": mutant.name, "caught": done.returncode != 0, "printed": printed}
 

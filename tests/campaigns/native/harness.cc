@@ -1,5 +1,5 @@
-// Random convolutions by the native kernels, beside literal sums. Built with sanitizers or with a mistake planted in the
-// kernels by `python -m tests.campaigns.native`, which also prints what this program prints.
+// Random convolutions by the native kernels, beside literal sums. Built with sanitizers or with a mistake planted in
+// the kernels by `python -m tests.campaigns.native`, which also prints what this program prints.
 //
 //     harness <count> <seed> <threads>
 #include <atomic>
@@ -29,24 +29,26 @@ Problem draw(std::mt19937& random) {
   for (;;) {
     Problem p{};
     Convolution& c = p.c;
-    const int dimensions = pick({1, 2, 2, 3});
+    int dimensions = pick({1, 2, 2, 3});
     c.members = pick({1, 1, 1, 3});
-    c.batch = pick({1, 2, 3, 5});
-    c.groups = pick({1, 1, 1, 2, 3, 5, 16});
+    c.batch = pick({1, 2, 3, 5, 5, 24});
+    c.groups = pick({1, 1, 1, 2, 3, 5, 16, 16});
     c.in_features = c.groups * pick({1, 1, 2, 3, 5, 8, 17});
     c.out_features = c.groups * pick({1, 1, 2, 3, 4, 9, 20, 70});
+    const bool pointwise = random() % 6 == 0, deep = random() % 25 == 0;
+    if (deep) dimensions = c.members = c.batch = c.groups = 1, c.in_features = 1100, c.out_features = 70;
     bool fits = true;
     p.x = c.members * c.batch * c.in_features, p.y = c.members * c.batch * c.out_features;
     p.kernel = c.members * c.in_features / c.groups * c.out_features;
     for (int a = 0; a < 3; ++a) {
       const bool exists = a >= 3 - dimensions;
       const long most[] = {0, 90, 14, 7};
-      c.in[a] = exists ? 1 + random() % most[dimensions] : 1;
-      c.window[a] = exists ? pick({1, 2, 3, 3, 5}) : 1;
+      c.in[a] = exists ? 1 + random() % (deep ? 12 : most[dimensions]) : 1;
+      c.window[a] = exists && !pointwise ? pick({1, 2, 3, 3, 5}) : 1;
       c.stride[a] = exists ? pick({1, 1, 2, 3, 6}) : 1;
       c.dilation[a] = exists ? pick({1, 1, 2, 3}) : 1;
-      c.low[a] = exists ? pick({-2, -1, 0, 0, 1, 2, 4}) : 0;
-      const long high = exists ? pick({-2, -1, 0, 0, 1, 2, 4}) : 0;
+      c.low[a] = exists ? pick({-2, -1, 0, 0, 0, 1, 2, 4}) : 0;
+      const long high = exists ? pick({-2, -1, 0, 0, 0, 1, 2, 4}) : 0;
       const long room = c.in[a] + c.low[a] + high - c.dilation[a] * (c.window[a] - 1) - 1;
       fits = fits && room >= 0;
       c.out[a] = room < 0 ? 0 : room / c.stride[a] + 1;

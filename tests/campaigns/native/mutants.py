@@ -22,7 +22,7 @@ MUTANTS = [
         "c.window[a], c.dilation[a], 0, 1",
         "c.window[a], c.stride[a], 0, 1",
     ),
-    NativeMutant("dx: taps in ascending order", "maps.cc", "dilation / common, last,", "dilation / common, 0,"),
+    NativeMutant("dx: taps in ascending order", "maps.cc", "last, -stride / common", "0, -stride / common"),
     NativeMutant("dx: the tap before the last", "maps.cc", "++taps, last = n;", "++taps, last = last + 0 * n;"),
     NativeMutant("dx: without the padding", "maps.cc", "if ((r + c.low[a] - n * dilation)", "if ((r - n * dilation)"),
     NativeMutant(
@@ -62,9 +62,6 @@ MUTANTS = [
     ),
     NativeMutant(
         "dK: every tile is the first", "kernels.cc", "total, space, tile == begin, slice", "total, space, true, slice"
-    ),
-    NativeMutant(
-        "dK: lanes of the tail are not zero", "dense.h", "zero(to + channels, width - channels);\n          }", "}"
     ),
     NativeMutant(
         "the last pixel of a block is not stored",
@@ -118,5 +115,12 @@ MUTANTS = [
         "depthwise.h",
         "first ? sums[t] : sums[t] + load(total + t * pitch)",
         "sums[t]",
+    ),
+    NativeMutant("in place: taps before the left edge", "depthwise.h", "start < 0 ? parts_of(-start, step) : 0", "0"),
+    NativeMutant(
+        "in place: the weight of the row's first tap",
+        "depthwise.h",
+        "* width.taps + k) * channels",
+        "* width.taps) * channels",
     ),
 ]
