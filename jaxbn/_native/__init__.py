@@ -96,3 +96,6 @@ def _ffi_api_version() -> int | None:
         return None
     found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", header.read_text()))
     return 1000 * int(found["MAJOR"]) + int(found["MINOR"]) if len(found) == 2 else None
+
+
+_library()  # Now, so that a program that was compiled and serialised before finds the kernels.

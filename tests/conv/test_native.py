@@ -6,9 +6,9 @@ thousands of drawn convolutions by ``python -m tests.campaigns.native``.
 
 import json
 import os
+import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export, lax
+from jax import export
+from jax.experimental import serialize_executable
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxbn
@@ -128,7 +129,7 @@ def test_nan_and_infinity_reach_what_they_reach_in_the_reference() -> None:
 
 
 PROGRAM = """
-import hashlib, json, sys
+import hashlib, json
 from concurrent.futures import ThreadPoolExecutor
 import jax, jax.numpy as jnp, numpy as np, jaxbn
 assert jaxbn.native_kernels().available
@@ -178,12 +179,25 @@ except ValueError as error:
     assert "`algorithm` is 'native', which does not apply to this convolution; 'dense' do" in done.stdout
 
 
-def test_a_forked_process_can_compute_too() -> None:
-    """The library has no threads of its own, so what a fork loses is XLA's threads alone."""
-    want = jaxbn.conv(X, KERNEL)
-    with ThreadPoolExecutor(1) as other:
-        assert_close(other.submit(jaxbn.conv, X, KERNEL).result(), want, 0)
-    assert_close(lax.map(lambda x: jaxbn.conv(x[None], KERNEL)[0], X), want, 1e-12)
+def test_a_compiled_program_is_loaded_by_a_process_that_has_traced_nothing(tmp_path: Path) -> None:
+    """Importing jaxbn registers the kernels, so that a serialised executable finds them."""
+    serialised = serialize_executable.serialize(jax.jit(jaxbn.conv).lower(X, KERNEL).compile())
+    (tmp_path / "program").write_bytes(pickle.dumps(serialised))
+    np.savez(tmp_path / "arrays.npz", x=X, kernel=KERNEL)
+    program = """
+import pickle, jax, jaxbn, numpy as np
+from jax.experimental import serialize_executable
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", 8)
+with open("program", "rb") as file, np.load("arrays.npz") as arrays:
+    compiled = serialize_executable.deserialize_and_load(*pickle.load(file), execution_devices=jax.devices()[:1])
+    np.save("y.npy", compiled(arrays["x"], arrays["kernel"]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_close(np.load(tmp_path / "y.npy"), np.asarray(jaxbn.conv(X, KERNEL)), 0)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
