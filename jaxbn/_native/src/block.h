@@ -116,7 +116,8 @@ auto block_of(long rows) {
   case R:       \
     return BLOCK<T, (R <= most_pixels(VECTORS) ? R : 1), VECTORS>::function;
     CASE(2)
-    CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+    CASE(3)
+    CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #undef CASE
         default : return BLOCK<T, 1, VECTORS>::function;
   }

@@ -171,8 +171,8 @@ struct MultiplyPixels {
   static constexpr auto function = multiply_pixels<T, TERMS, VECTORS>;
 };
 
-// Copy a panel of the cotangents of a tile, pixel by pixel. Lanes that have no channel are zero, because arithmetic with
-// whatever was there before could be slow.
+// Copy a panel of the cotangents of a tile, pixel by pixel. Lanes that have no channel are zero, because arithmetic
+// with whatever was there before could be slow.
 template <class T>
 void pack_cotangents(const Correlation& job, const Rows<T>& rows, const T* dy, long first, long width, long channels,
                      T* to) {

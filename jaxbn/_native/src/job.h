@@ -37,13 +37,11 @@ struct Correlation {
   long images, tile[3];         // images and j in a tile, at most
   long tiles[3], image_blocks;  // tiles along each axis, and blocks of images
   long in_origin[3], view[3];   // the view of a tile at j: from `in_origin + in_step * j`, of these sizes at most
-};
 
-// dkernel(t, c, k) = sum over the batch and j of x(j, t, c) * dy(j, k): a contraction over the pixels of a correlation
-// with one phase. The tiles are dealt to `parts`, each of which has sums of its own; they are added in order.
-struct KernelGradient {
-  Correlation forward;
-  long parts;  // a task is one part of the pixels, and one slice of the panels of output channels of all groups
+  // The kernel gradient, dkernel(t, c, k) = sum over the batch and j of in(j, t, c) * dy(j, k), is a contraction over
+  // the pixels of a correlation. The tiles are dealt to parts, each of which has sums of its own; they are added in
+  // order. A task computes one part of the tiles, and one slice of the panels.
+  long parts;
 };
 
 // What an instruction set offers for one dtype.
@@ -53,7 +51,7 @@ struct Kernels {
   long (*scratch)(const Correlation&, bool with_cotangents);
   void (*pack)(const Correlation&, const void* kernel, void* packed, long task);
   void (*correlate)(const Correlation&, const void* in, const void* packed, void* out, void* scratch, long task);
-  void (*kernel_gradient)(const KernelGradient&, const void* x, const void* dy, void* sums, void* scratch, long task);
+  void (*kernel_gradient)(const Correlation&, const void* x, const void* dy, void* sums, void* scratch, long task);
   void (*add)(const void* parts, long count, long stride, long size, void* total);
 };
 

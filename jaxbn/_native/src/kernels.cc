@@ -11,7 +11,6 @@ namespace {
 
 using jaxbn::Axis;
 using jaxbn::Correlation;
-using jaxbn::KernelGradient;
 
 #include "block.h"
 #include "view.h"
@@ -53,27 +52,24 @@ void correlate(const Correlation& job, const void* in, const void* all_weights, 
 }
 
 template <class T>
-void kernel_gradient(const KernelGradient& job, const void* x, const void* dy, void* sums, void* scratch, long task) {
-  const Correlation& forward = job.forward;
-  const long slices = job.forward.slices, slice = task % slices;
-  const long part = task / slices % job.parts, member = task / slices / job.parts;
-  const long tiles = tiles_of(forward);
-  const long size = Taps(forward, 0).count() * forward.groups * forward.in_channels * forward.out_channels;
+void kernel_gradient(const Correlation& job, const void* x, const void* dy, void* sums, void* scratch, long task) {
+  const long slice = task % job.slices, part = task / job.slices % job.parts, member = task / job.slices / job.parts;
+  const long tiles = job.image_blocks * job.tiles[0] * job.tiles[1] * job.tiles[2];
+  const long size = Taps(job, 0).count() * job.groups * job.in_channels * job.out_channels;
   T* total = static_cast<T*>(sums) + (member * job.parts + part) * size;
   const long begin = part * tiles / job.parts, end = (part + 1) * tiles / job.parts;
   for (long tile = begin; tile < end; ++tile) {
-    const Box box = tile_of(forward, member * tiles + tile);
+    const Box box = tile_of(job, member * tiles + tile);
     T* space = static_cast<T*>(scratch);
-    const View<T> view = view_of(forward, box, static_cast<const T*>(x), space);
-    space += view_size<T>(forward);
-    const Rows<T> rows(forward, 0, box, view);
-    const T* cotangents =
-        static_cast<const T*>(dy) +
-        (member * forward.batch + box.image) * image_size(forward.out, forward.groups * forward.out_channels);
-    if (forward.depthwise) {
-      add_depthwise_gradient(forward, rows, cotangents, total, space, tile == begin);
+    const View<T> view = view_of(job, box, static_cast<const T*>(x), space);
+    space += view_size<T>(job);
+    const Rows<T> rows(job, 0, box, view);
+    const T* cotangents = static_cast<const T*>(dy) +
+                          (member * job.batch + box.image) * image_size(job.out, job.groups * job.out_channels);
+    if (job.depthwise) {
+      add_depthwise_gradient(job, rows, cotangents, total, space, tile == begin);
     } else {
-      add_dense_gradient(forward, rows, cotangents, total, space, tile == begin, slice);
+      add_dense_gradient(job, rows, cotangents, total, space, tile == begin, slice);
     }
   }
 }

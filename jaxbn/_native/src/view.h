@@ -9,8 +9,6 @@ inline long smaller(long a, long b) { return a < b ? a : b; }
 
 inline long image_size(const long* sizes, long channels) { return sizes[0] * sizes[1] * sizes[2] * channels; }
 
-inline long tiles_of(const Correlation& job) { return job.image_blocks * job.tiles[0] * job.tiles[1] * job.tiles[2]; }
-
 inline long count_of(const Correlation& job, int axis) {
   return job.axes[axis][0].count;
 }  // the first phase is longest
