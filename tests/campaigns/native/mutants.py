@@ -14,37 +14,34 @@ class NativeMutant(NamedTuple):
 
 MUTANTS = [
     NativeMutant(
-        "forward: padding one off", "maps.cc", "0, 1, -c.low[a], c.stride[a]", "0, 1, 1 - c.low[a], c.stride[a]"
+        "forward: padding one off", "plan.cc", "0, 1, -c.low[a], c.stride[a]", "0, 1, 1 - c.low[a], c.stride[a]"
     ),
     NativeMutant(
         "forward: dilation is the stride",
-        "maps.cc",
+        "plan.cc",
         "c.window[a], c.dilation[a], 0, 1",
         "c.window[a], c.stride[a], 0, 1",
     ),
-    NativeMutant("dx: taps in ascending order", "maps.cc", "last, -stride / common", "0, -stride / common"),
-    NativeMutant("dx: the tap before the last", "maps.cc", "++taps, last = n;", "++taps, last = last + 0 * n;"),
-    NativeMutant("dx: without the padding", "maps.cc", "if ((r + c.low[a] - n * dilation)", "if ((r - n * dilation)"),
+    NativeMutant("dx: taps in ascending order", "plan.cc", "last, -stride / common", "0, -stride / common"),
+    NativeMutant("dx: the tap before the last", "plan.cc", "++taps, last = n;", "++taps, last = last + 0 * n;"),
+    NativeMutant("dx: without the padding", "plan.cc", "if ((r + c.low[a] - n * dilation)", "if ((r - n * dilation)"),
     NativeMutant(
-        "dx: a phase one output short", "maps.cc", "(c.in[a] - r + stride - 1) / stride", "(c.in[a] - r) / stride"
+        "dx: a phase one output short", "plan.cc", "(c.in[a] - r + stride - 1) / stride", "(c.in[a] - r) / stride"
     ),
     NativeMutant(
         "dx: kernel not transposed",
-        "maps.cc",
+        "plan.cc",
         "job.kernel_in = adjoint ? 1 :",
         "job.kernel_in = adjoint ? c.out_features :",
     ),
     NativeMutant(
-        "groups: the distance of the input's channels", "maps.cc", "job.kernel_group = out;", "job.kernel_group = in;"
+        "groups: the distance of the input's channels", "plan.cc", "job.kernel_group = out;", "job.kernel_group = in;"
     ),
-    NativeMutant("axes with a stride are joined", "maps.cc", "axis.in_step == 1 && axis.out_step", "axis.out_step"),
+    NativeMutant("axes with a stride are joined", "plan.cc", "axis.in_step == 1 && axis.out_step", "axis.out_step"),
     NativeMutant(
-        "dK: the last part is not added",
-        "maps.cc",
-        "+ begin) * bytes, gradient.parts, size,",
-        "+ begin) * bytes, gradient.parts - 1, size,",
+        "dK: the last part is not added", "maps.cc", "* bytes, job.parts, size,", "* bytes, job.parts - 1, size,"
     ),
-    NativeMutant("a smaller view than the taps reach", "maps.cc", "+ last - first + 1;", "+ last - first;"),
+    NativeMutant("a smaller view than the taps reach", "plan.cc", "+ last - first + 1;", "+ last - first;"),
     NativeMutant(
         "a run's offset without what is done",
         "dense.h",
@@ -122,5 +119,8 @@ MUTANTS = [
         "depthwise.h",
         "* width.taps + k) * channels",
         "* width.taps) * channels",
+    ),
+    NativeMutant(
+        "kernel read in place: packed all the same", "plan.cc", "job.out_channels % LANES != 0 ||", "false ||"
     ),
 ]
