@@ -112,8 +112,15 @@ def _fills_vectors_out(geometry: ConvGeometry) -> bool:
 
 
 def _fills_vectors_in(geometry: ConvGeometry) -> bool:
-    """Whether the input has enough channels. With three colours, most of a vector would be empty."""
-    return geometry.in_features >= 8
+    """Whether the input has enough channels.
+
+    With three colours, most of a vector is empty. Other algorithms are faster then, for disjoint windows and for images
+    that many output channels are computed of.
+    """
+    if geometry.in_features >= 8:
+        return True
+    other_is_faster = len(geometry.window) == 2 and geometry.out_features > 16
+    return geometry.groups == 1 and not geometry.windows_are_disjoint and not other_is_faster
 
 
 def _is_3d(geometry: ConvGeometry) -> bool:
