@@ -97,6 +97,7 @@ def test_nested_batch_axes(groups: int) -> None:
         _same_for_both(lambda function, name=derivative: DERIVATIVES[name](nested(function)), groups, x, kernel)
 
 
+@pytest.mark.usefixtures("without_native_kernels")
 def test_on_the_cpu_the_program_does_not_grow_with_the_batch_axis() -> None:
     def lines(size: int) -> int:
         x, kernel = jnp.zeros((size, 2, 5, 7, 4)), jnp.zeros((size, 3, 2, 4, 6))
