@@ -109,18 +109,12 @@ struct Multiply {
 };
 
 // The block of the given size: BLOCK<T, rows, vectors>::function.
-template <class T, template <class, int, int> class BLOCK, int VECTORS>
+template <class T, template <class, int, int> class BLOCK, int VECTORS, int MOST = most_pixels(VECTORS)>
 auto block_of(long rows) {
-  switch (rows) {
-#define CASE(R) \
-  case R:       \
-    return BLOCK<T, (R <= most_pixels(VECTORS) ? R : 1), VECTORS>::function;
-    CASE(2)
-    CASE(3)
-    CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#undef CASE
-        default : return BLOCK<T, 1, VECTORS>::function;
+  if constexpr (MOST > 1) {
+    if (rows < MOST) return block_of<T, BLOCK, VECTORS, MOST - 1>(rows);
   }
+  return BLOCK<T, MOST, VECTORS>::function;
 }
 
 template <class T, template <class, int, int> class BLOCK>

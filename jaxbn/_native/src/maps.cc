@@ -12,22 +12,25 @@ namespace jaxbn {
 #if defined(__x86_64__)
 extern const InstructionSet baseline, avx2, avx512;
 #else
-extern const InstructionSet baseline;
+extern const InstructionSet neon;
 #endif
 
 namespace {
 
+// The widest that the processor has; the environment can ask for a narrower one.
 const InstructionSet& best_instruction_set() {
-  const char* name = std::getenv("JAXBN_INSTRUCTION_SET");
-  [[maybe_unused]] auto allowed = [name](const InstructionSet& set) { return !name || !std::strcmp(name, set.name); };
 #if defined(__x86_64__)
+  const char* name = std::getenv("JAXBN_INSTRUCTION_SET");
+  auto allowed = [name](const InstructionSet& set) { return !name || !std::strcmp(name, set.name); };
   if (allowed(avx512) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
     return avx512;
   }
   if (allowed(avx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
-#endif
   return baseline;
+#else
+  return neon;
+#endif
 }
 
 const InstructionSet& current() {

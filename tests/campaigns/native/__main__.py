@@ -45,7 +45,7 @@ INSTRUCTION_SETS = (
         InstructionSet("avx512", 64, 32, ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma")),
     ]
     if platform.machine() in ("x86_64", "AMD64")
-    else [InstructionSet("baseline", 16, 32)]
+    else [InstructionSet("neon", 16, 32)]
 )
 
 
