@@ -14,7 +14,8 @@ their sum, in this order, is (D16, as corrected)
     dx = 1 / √(σ² + ε) · [dx̂ − (1/m) Σ dx̂ − x̂ · (1/m) Σ dx̂ · x̂]
 
 The variance depends on the mean too, but that path adds nothing, because ``Σ (x − μ) = 0``. The moments are outputs as
-well: if the loss depends on them, their cotangents add ``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
+well: if the loss depends on the returned μ and σ², their cotangents dμ and dσ² add
+``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
 
 With a mask, every sum is over the entries where the mask is True, and dx is 0 elsewhere. If the batch is split over
 devices, every sum is over all devices. An activation may follow: then y is the activation of ``z = γ x̂ + β``, and dz

@@ -15,7 +15,7 @@ from jaxbn._conv.algorithms.algorithm import Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
 MOST_UNROLLED, MOST_UNROLLED_PHASES = 16, 64
-"""The limits of unrolling: in groups, and in groups times phases of a stride, which may be a convolution each."""
+"""At most so many groups are unrolled; with a stride, each of whose phases may be a convolution, so many phases."""
 
 
 def applies(geometry: ConvGeometry) -> bool:
@@ -27,7 +27,6 @@ def convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax
 
 
 def input_gradient(geometry: ConvGeometry, context: Context, dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    # The kernel's last axis holds the groups, and so does the result's.
     return _by_group("input_gradient", geometry, context, dy, kernel)
 
 

@@ -83,7 +83,7 @@ Condition = Callable[[ConvGeometry], bool]
 
 
 class Row(NamedTuple):
-    """An algorithm is chosen for these maps if it applies to the geometry and the condition holds."""
+    """An algorithm is chosen for these maps if it applies, the condition holds, and no earlier row fits."""
 
     algorithm: str
     maps: tuple[MapName, ...]
@@ -215,11 +215,11 @@ TABLE = {
             "grouped",
             MAPS,
             _below_3d,
-            "XLA's CPU compiler runs a convolution for each group faster than one",
+            "XLA's CPU compiler runs several small convolutions faster than a grouped one",
         ),
         Row("grouped", FORWARD + INPUT, _one_tap, "a window of one tap is a matrix product for each group"),
         Row("grouped", INPUT, _strided, "each group has an algorithm that inserts no zeros"),
-        Row("grouped", KERNEL, _wide_unit_stride, "a convolution for each group is faster than one"),
+        Row("grouped", KERNEL, _wide_unit_stride, "several small convolutions are faster than a grouped one"),
         Row("transposed", MAPS, _always, WITHOUT_ZEROS),
         Row("strided", INPUT, _is_3d, "a convolution for each phase of the stride inserts no zeros"),
     ),

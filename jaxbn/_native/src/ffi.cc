@@ -13,10 +13,10 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-// Tasks that threads take one after the other. The caller takes them too, and waits only for those that have begun, so
-// that it gets on if no other thread has time.
+// Tasks that threads take one after the other. The caller takes them too, until none is left; then it waits for those
+// that other threads have begun. So it waits for no thread that never starts, even if the pool is full.
 struct Work {
-  std::function<void(long)> task;  // of the caller: called only while it waits
+  std::function<void(long)> task;  // valid until the caller returns, which is after the last task
   const long count;
   std::atomic<long> next{0}, done{0};
   std::mutex mutex;
