@@ -43,7 +43,7 @@ Problem draw(std::mt19937& random) {
     for (int a = 0; a < 3; ++a) {
       const bool exists = a >= 3 - dimensions;
       const long most[] = {0, 90, 14, 7};
-      c.in[a] = exists ? 1 + random() % (deep ? 12 : most[dimensions]) : 1;
+      c.in[a] = exists ? 1 + random() % (deep ? 12 : pointwise ? 6 : most[dimensions]) : 1;
       c.window[a] = exists && !pointwise ? pick({1, 2, 3, 3, 5}) : 1;
       c.stride[a] = exists ? pick({1, 1, 2, 3, 6}) : 1;
       c.dilation[a] = exists ? pick({1, 1, 2, 3}) : 1;

@@ -120,7 +120,4 @@ MUTANTS = [
         "* width.taps + k) * channels",
         "* width.taps) * channels",
     ),
-    NativeMutant(
-        "kernel read in place: packed all the same", "plan.cc", "job.out_channels % LANES != 0 ||", "false ||"
-    ),
 ]
