@@ -89,6 +89,23 @@ def test_the_table_chooses_them_and_the_options_do_not() -> None:
     assert "native kernels: compiled for the instruction set" in str(jaxbn.native_kernels())
 
 
+@pytest.mark.parametrize(
+    ("x_shape", "kernel_shape", "options", "want"),
+    [
+        ((2, 8, 9, 16), (1, 1, 16, 12), {}, ("pointwise", "pointwise", "native")),
+        ((2, 8, 9, 3), (3, 3, 3, 64), {}, ("native", "dense", "native")),
+        ((2, 8, 9, 3), (3, 3, 3, 16), {}, ("native", "native", "native")),
+        ((2, 8, 8, 3), (2, 2, 3, 16), {"stride": 2}, ("native", "patches", "native")),
+        ((2, 6, 7, 8, 3), (3, 3, 3, 3, 32), {}, ("native", "native", "native")),
+        ((2, 8, 9, 4), (3, 3, 1, 4), {"groups": 4}, ("depthwise", "depthwise", "depthwise")),
+    ],
+)
+def test_where_others_are_faster_they_are_not_chosen(x_shape: Any, kernel_shape: Any, options: Any, want: Any) -> None:
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, kernel_shape))
+    explanation = jaxbn.explain_conv(x, kernel, platform="cpu", **options)
+    assert tuple(choice.algorithm for choice in explanation) == want
+
+
 @pytest.mark.parametrize("algorithm", [None, "native"])
 def test_an_exported_program_does_not_have_them(algorithm: str | None) -> None:
     function = jax.jit(partial(jaxbn.conv, algorithm=algorithm))

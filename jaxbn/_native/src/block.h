@@ -35,10 +35,10 @@ inline long begin_of(long part, long parts, long size) { return part * size / pa
 // The panels of a row of channels: each is a few whole vectors, and the last vector may be partly filled.
 template <class T>
 struct Panels {
-  long channels, vectors, count;
+  long vectors, count;
 
   explicit Panels(long channels)
-      : channels(channels), vectors(parts_of(channels, Simd<T>::lanes)), count(parts_of(vectors, MOST_VECTORS)) {}
+      : vectors(parts_of(channels, Simd<T>::lanes)), count(parts_of(vectors, MOST_VECTORS)) {}
 
   long first(long panel) const { return begin_of(panel, count, vectors); }
   long width(long panel) const { return first(panel + 1) - first(panel); }

@@ -1,7 +1,6 @@
 // The maps as handlers of XLA's foreign function interface, on XLA's threads.
 #include <atomic>
 #include <condition_variable>
-#include <exception>
 #include <memory>
 #include <mutex>
 
@@ -60,7 +59,8 @@ ffi::Error compute(ffi::ThreadPool pool, ffi::Span<const int64_t> numbers, ffi::
   std::copy(numbers.begin(), numbers.end(), reinterpret_cast<int64_t*>(&convolution));
   const Dtype dtype = left.element_type() == ffi::F32 ? Dtype::float32 : Dtype::float64;
   if (static_cast<long>(buffer->element_count()) < buffer_size(MAP, dtype, convolution)) {
-    return ffi::Error::InvalidArgument("jaxbn: the program was compiled for another build of jaxbn; compile it again");
+    return ffi::Error::InvalidArgument(
+        "jaxbn: the program was compiled for another build of jaxbn or another processor; compile it again");
   }
   run(MAP, dtype, convolution, left.untyped_data(), right.untyped_data(), result->untyped_data(),
       buffer->untyped_data(),

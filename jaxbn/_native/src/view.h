@@ -9,9 +9,8 @@ inline long smaller(long a, long b) { return a < b ? a : b; }
 
 inline long image_size(const long* sizes, long channels) { return sizes[0] * sizes[1] * sizes[2] * channels; }
 
-inline long count_of(const Correlation& job, int axis) {
-  return job.axes[axis][0].count;
-}  // the first phase is longest
+// The j along an axis; no phase has more than the first.
+inline long count_of(const Correlation& job, int axis) { return job.axes[axis][0].count; }
 
 inline Box tile_of(const Correlation& job, long task) {
   Box box;
