@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def complain(message: object) -> None:
-    print(f"trainer: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"trainer: {message}\n")  # in one piece: JAX's threads may write lines there at the same time
+    sys.stderr.flush()
 
 
 def say(message: str) -> None:

@@ -29,7 +29,7 @@ def main(output: Path, port: str, process_id: int, task: str, arrival: float, si
 
 
 def tell(what: str) -> None:
-    print(f"train: {what}", file=sys.stderr)
+    sys.stderr.write(f"train: {what}\n")  # in one piece, because JAX's threads write lines there at the same time
 
 
 def train(output: Path, process_id: int) -> None:

@@ -131,12 +131,12 @@ def said(stderr: str) -> list[str]:
 def test_without_the_coordinator_or_a_sign_of_life_there_is_an_error(
     tmp_path: Path, killed: int, number: signal.Signals
 ) -> None:
-    """JAX aborts here, and says more in lines before."""
+    """JAX aborts here, and its threads write more lines to stderr, before this one or after it."""
     with started(tmp_path, "wait", silence=5) as children:
         wait_for(children[0], "kill me")
         children[killed].send_signal(number)
         _, error = children[1 - killed].communicate(timeout=30)
-        assert error.splitlines()[-1] == GONE
+        assert GONE in error.splitlines(), error
         assert children[1 - killed].returncode == 1
 
 
