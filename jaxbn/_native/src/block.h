@@ -5,6 +5,7 @@ struct Simd {
   static constexpr int lanes = JAXBN_VECTOR_BYTES / sizeof(T);
   typedef T Vector __attribute__((vector_size(JAXBN_VECTOR_BYTES)));
   typedef T Unaligned __attribute__((vector_size(JAXBN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  using Places = decltype(Vector{} < Vector{});  // as many integers
 };
 
 template <class T>
@@ -17,15 +18,24 @@ inline void store(T* at, typename Simd<T>::Vector value) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(at) = value;
 }
 
+// The entries of a vector at the given places.
+template <class T>
+inline typename Simd<T>::Vector permute(typename Simd<T>::Vector vector, typename Simd<T>::Places places) {
+#ifdef __clang__
+  typename Simd<T>::Vector result;
+  for (int k = 0; k < Simd<T>::lanes; ++k) result[k] = vector[places[k]];
+  return result;
+#else
+  return __builtin_shuffle(vector, places);
+#endif
+}
+
 constexpr int MOST_VECTORS = JAXBN_REGISTERS >= 32 ? 4 : 3;
 
 // How many pixels a block has at most beside so many vectors: sums, the vectors and one pixel's value are in registers.
 constexpr int most_pixels(int vectors) {
-  return vectors == 1            ? 12
-         : JAXBN_REGISTERS >= 32 ? (vectors == 2   ? 12
-                                    : vectors == 3 ? 8
-                                                   : 6)
-                                 : (vectors == 2 ? 6 : 4);
+  constexpr int WITH_32[] = {16, 12, 8, 6}, WITH_16[] = {12, 6, 4, 4};
+  return (JAXBN_REGISTERS >= 32 ? WITH_32 : WITH_16)[vectors < MOST_VECTORS ? vectors - 1 : MOST_VECTORS - 1];
 }
 
 // The number of equal parts, at most `most` each, that something is cut into, and where a part begins.

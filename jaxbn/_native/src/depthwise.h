@@ -2,7 +2,7 @@
 // each such vector and each input channel of a group, whose pixels hold the vector's inputs; so products are of a
 // vector of a plane and a vector of weights.
 
-constexpr long MOST_OFFSETS = 64, MOST_TERMS = 9;
+constexpr long MOST_OFFSETS = 64, MOST_TERMS = 9, MOST_PIXELS = 12;
 
 // Where a term's vectors begin in the view and in the weights.
 struct Term {
@@ -43,7 +43,7 @@ template <class T>
 void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* packed, T* out) {
   constexpr long LANES = Simd<T>::lanes;
   const long channels = job.groups * job.out_channels, pitch = padded_channels<T>(job);
-  const long terms = rows.taps.count() * job.in_channels, blocks = parts_of(rows.count[2], most_pixels(1));
+  const long terms = rows.taps.count() * job.in_channels, blocks = parts_of(rows.count[2], MOST_PIXELS);
   long begin = 0;
   do {
     Term of_chunk[MOST_OFFSETS];
@@ -60,14 +60,14 @@ void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* p
             for (long block = 0; block < blocks; ++block) {
               const long at = begin_of(block, blocks, rows.count[2]);
               const long pixels = begin_of(block + 1, blocks, rows.count[2]) - at;
-              const auto multiply = block_of<T, MultiplyVectors, 1>(pixels);
+              const auto multiply = block_of<T, MultiplyVectors, 1, MOST_PIXELS>(pixels);
               const T* x = from + at * rows.in_step[2];
               T* y = to + at * rows.out_step[2] * channels;
               const long step = rows.out_step[2] * channels;
               if (lanes == LANES) {
                 multiply(x, rows.in_step[2], of_chunk, count, weights, y, step, begin > 0);
               } else {
-                T whole[most_pixels(1) * LANES] = {};
+                T whole[MOST_PIXELS * LANES] = {};
                 for (long p = 0; begin > 0 && p < pixels; ++p)
                   memcpy(whole + p * LANES, y + p * step, lanes * sizeof(T));
                 multiply(x, rows.in_step[2], of_chunk, count, weights, whole, LANES, begin > 0);
@@ -80,64 +80,6 @@ void correlate_depthwise(const Correlation& job, const Rows<T>& rows, const T* p
     }
     begin += count;
   } while (begin < terms);
-}
-
-// The part [first, last) of the indices 0 to count - 1 at which `start + step * index` is in [0, size).
-struct Part {
-  long first, last;
-
-  Part(long start, long step, long count, long size)
-      : first(smaller(start < 0 ? parts_of(-start, step) : 0, count)),
-        last(start >= size ? first : smaller(parts_of(size - start, step), count)) {
-    if (last < first) last = first;
-  }
-};
-
-// Depthwise with one output channel for each input channel, and whole vectors of them: without a copy. For each row the
-// taps inside the image are listed; the pixels whose row of taps crosses an edge are computed one by one.
-template <class T>
-void correlate_in_place(const Correlation& job, const Rows<T>& rows, const T* packed, T* out) {
-  constexpr long LANES = Simd<T>::lanes;
-  const Axis& width = *rows.taps.axis[2];
-  const long channels = job.groups, start = width.in_start + width.in_step * rows.begin[2];
-  const long last_tap = width.taps > 0 ? width.tap_step * (width.taps - 1) : 0;
-  const long low = Part(start, width.in_step, rows.count[2], job.in[2]).first;
-  const long high = Part(start + last_tap, width.in_step, rows.count[2], job.in[2]).last;
-  const long inner_end = high > low ? high : low;
-  for (long n = 0; n < rows.images; ++n) {
-    for (long d = 0; d < rows.count[0]; ++d) {
-      for (long h = 0; h < rows.count[1]; ++h) {
-        const Axis &depth = *rows.taps.axis[0], &height = *rows.taps.axis[1];
-        const Part slabs(depth.in_start + depth.in_step * (rows.begin[0] + d), depth.tap_step, depth.taps, job.in[0]);
-        const Part lines(height.in_start + height.in_step * (rows.begin[1] + h), height.tap_step, height.taps,
-                         job.in[1]);
-        const T* from = rows.in_row(n, d, h);
-        T* to = out + rows.out_row(job, n, d, h) * channels;
-        for (long begin = 0, end; begin < rows.count[2]; begin = end) {
-          const bool inner = begin >= low && begin < inner_end;
-          end = inner ? smaller(inner_end,
-                                begin + parts_of(inner_end - begin, parts_of(inner_end - begin, most_pixels(1))))
-                      : begin + 1;
-          const Part columns(start + width.in_step * begin, width.tap_step, width.taps, job.in[2]);
-          Term terms[MOST_OFFSETS];
-          long count = 0;
-          for (long i = slabs.first; i < slabs.last; ++i) {
-            for (long j = lines.first; j < lines.last; ++j) {
-              for (long k = columns.first; k < columns.last; ++k) {
-                terms[count++] = {i * rows.tap_step[0] + j * rows.tap_step[1] + k * rows.tap_step[2],
-                                  ((i * height.taps + j) * width.taps + k) * channels};
-              }
-            }
-          }
-          for (long first = 0; first < channels; first += LANES) {
-            block_of<T, MultiplyVectors, 1>(end - begin)(
-                from + begin * rows.in_step[2] + first, rows.in_step[2], terms, count, packed + first,
-                to + begin * rows.out_step[2] * channels + first, rows.out_step[2] * channels, false);
-          }
-        }
-      }
-    }
-  }
 }
 
 template <class T>
@@ -210,7 +152,7 @@ void add_depthwise_gradient(const Correlation& job, const Rows<T>& rows, const T
       const long term = begin_of(block, blocks, terms), count = begin_of(block + 1, blocks, terms) - term;
       long offsets[MOST_TERMS];
       for (long t = 0; t < count; ++t) offsets[t] = offset_of(job, rows, term + t) + planes;
-      const auto multiply = block_of<T, MultiplyVectorPixels, 1>(count);
+      const auto multiply = block_of<T, MultiplyVectorPixels, 1, MOST_TERMS>(count);
       if (lanes == LANES) {
         multiply(rows, offsets, cotangents, total + term * channels + k, channels, first);
       } else {

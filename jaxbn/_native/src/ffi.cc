@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <new>
 
 #include "maps.h"
 #include "xla/ffi/api/ffi.h"
@@ -18,6 +19,7 @@ struct Work {
   std::function<void(long)> task;  // valid until the caller returns, which is after the last task
   const long count;
   std::atomic<long> next{0}, done{0};
+  std::atomic<bool> out_of_memory{false};
   std::mutex mutex;
   std::condition_variable all_done;
 
@@ -25,7 +27,11 @@ struct Work {
 
   void take() {
     for (long i; (i = next.fetch_add(1)) < count;) {
-      task(i);
+      try {
+        task(i);
+      } catch (const std::bad_alloc&) {
+        out_of_memory = true;
+      }
       if (done.fetch_add(1) + 1 == count) {
         std::lock_guard<std::mutex> lock(mutex);
         all_done.notify_all();
@@ -49,6 +55,7 @@ void for_each(ffi::ThreadPool& pool, long count, const std::function<void(long)>
   for (long i = 0; i < helpers; ++i) pool.Schedule([work] { work->take(); });
   work->take();
   work->wait();
+  if (work->out_of_memory) throw std::bad_alloc();
 }
 
 template <Map MAP>
@@ -62,9 +69,13 @@ ffi::Error compute(ffi::ThreadPool pool, ffi::Span<const int64_t> numbers, ffi::
     return ffi::Error::InvalidArgument(
         "jaxbn: the program was compiled for another build of jaxbn or another processor; compile it again");
   }
-  run(MAP, dtype, convolution, left.untyped_data(), right.untyped_data(), result->untyped_data(),
-      buffer->untyped_data(),
-      [&pool](long count, const std::function<void(long)>& task) { for_each(pool, count, task); });
+  try {
+    run(MAP, dtype, convolution, left.untyped_data(), right.untyped_data(), result->untyped_data(),
+        buffer->untyped_data(),
+        [&pool](long count, const std::function<void(long)>& task) { for_each(pool, count, task); });
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxbn: there is no memory left for a convolution's tiles");
+  }
   return ffi::Error::Success();
 }
 

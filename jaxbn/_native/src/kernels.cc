@@ -16,6 +16,7 @@ using jaxbn::Correlation;
 #include "view.h"
 #include "dense.h"
 #include "depthwise.h"
+#include "in_place.h"
 
 template <class T>
 long panels(const Correlation& job) {
@@ -66,7 +67,10 @@ void kernel_gradient(const Correlation& job, const void* x, const void* dy, void
     const Rows<T> rows(job, 0, box, view);
     const T* cotangents = static_cast<const T*>(dy) +
                           (member * job.batch + box.image) * image_size(job.out, job.groups * job.out_channels);
-    if (job.depthwise) {
+    if (job.in_place) {
+      if (tile == begin) zero(total, size);
+      add_gradient_in_place(job, rows, cotangents, total);
+    } else if (job.depthwise) {
       add_depthwise_gradient(job, rows, cotangents, total, space, tile == begin);
     } else {
       add_dense_gradient(job, rows, cotangents, total, space, tile == begin, slice);

@@ -4,13 +4,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "plan.h"
 
 namespace jaxbn {
 
 #if defined(__x86_64__)
-extern const InstructionSet baseline, avx2, avx512;
+extern const InstructionSet baseline, avx2, avx512, avx512_half;
 #else
 extern const InstructionSet neon;
 #endif
@@ -38,11 +39,29 @@ const InstructionSet& current() {
   return set;
 }
 
-const Kernels& kernels(Dtype dtype) { return dtype == Dtype::float32 ? current().float32 : current().float64; }
+// The set with vectors of half the size, where there is one.
+const InstructionSet& half() {
+#if defined(__x86_64__)
+  if (&current() == &avx512) return avx512_half;
+#endif
+  return current();
+}
+
+// Groups that fill at most half of a vector, but more than a quarter, run on vectors of half the size. Narrower groups
+// share a vector.
+const Kernels& kernels_for(Map map, Dtype dtype, const Convolution& convolution) {
+  auto of_dtype = [dtype](const InstructionSet& set) -> const Kernels& {
+    return dtype == Dtype::float32 ? set.float32 : set.float64;
+  };
+  const long features = map == Map::input_gradient ? convolution.in_features : convolution.out_features;
+  const long channels = features / convolution.groups, lanes = of_dtype(current()).lanes;
+  const bool fill_half = convolution.groups > 1 && 2 * channels <= lanes && 4 * channels > lanes;
+  return of_dtype(fill_half ? half() : current());
+}
 
 size_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 8; }
 
-// Memory of a thread, kept for its next task. It grows to the largest view and panel.
+// Memory of a thread, kept for its next task. It grows to the largest view and panel. Throws if there is none left.
 void* scratch(size_t bytes) {
   struct Free {
     void operator()(void* pointer) const { std::free(pointer); }
@@ -50,9 +69,12 @@ void* scratch(size_t bytes) {
   thread_local std::unique_ptr<void, Free> memory;
   thread_local size_t size = 0;
   if (size < bytes) {
-    size = (bytes + 4095) / 4096 * 4096;
+    const size_t pages = (bytes + 4095) / 4096 * 4096;
+    size = 0;
     memory.reset();
-    memory.reset(std::aligned_alloc(64, size));
+    memory.reset(std::aligned_alloc(64, pages));
+    if (!memory) throw std::bad_alloc();
+    size = pages;
   }
   return memory.get();
 }
@@ -99,7 +121,7 @@ void contract(const Correlation& job, const Kernels& set, size_t bytes, const vo
 const char* instruction_set() { return current().name; }
 
 long buffer_size(Map map, Dtype dtype, const Convolution& convolution) {
-  const Plan plan(map, convolution, kernels(dtype));
+  const Plan plan(map, convolution, kernels_for(map, dtype, convolution));
   const Correlation& job = plan.job;
   if (map == Map::kernel_gradient) return job.parts == 1 ? 0 : job.members * job.parts * kernel_size(job);
   return job.packed ? job.members * job.packed_size : 0;
@@ -107,9 +129,10 @@ long buffer_size(Map map, Dtype dtype, const Convolution& convolution) {
 
 void run(Map map, Dtype dtype, const Convolution& convolution, const void* left, const void* right, void* result,
          void* buffer, const ForEach& for_each) {
-  const Plan plan(map, convolution, kernels(dtype));
+  const Kernels& kernels = kernels_for(map, dtype, convolution);
+  const Plan plan(map, convolution, kernels);
   auto compute = map == Map::kernel_gradient ? contract : correlate;
-  compute(plan.job, kernels(dtype), bytes_of(dtype), left, right, result, buffer, for_each);
+  compute(plan.job, kernels, bytes_of(dtype), left, right, result, buffer, for_each);
 }
 
 }  // namespace jaxbn

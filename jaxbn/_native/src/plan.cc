@@ -113,9 +113,9 @@ void set_layout(Plan& plan, Map map, const Kernels& kernels) {
   constexpr long MOST_TAPS_IN_PLACE = 30, FEW_PLACES = 256, LANES = 16;  // no vector has more lanes
   Correlation& job = plan.job;
   const long window = job.window[0] * job.window[1] * job.window[2], channels = job.groups * job.out_channels;
-  job.depthwise = job.groups > 1 && 2 * job.out_channels < kernels.lanes;
-  job.in_place = map != Map::kernel_gradient && job.depthwise && job.in_channels == 1 && job.out_channels == 1 &&
-                 job.groups % kernels.lanes == 0 && window <= MOST_TAPS_IN_PLACE;
+  job.depthwise = job.groups > 1 && 2 * job.out_channels <= kernels.lanes;
+  job.in_place = job.depthwise && job.in_channels == 1 && job.out_channels == 1 && job.groups % kernels.lanes == 0 &&
+                 window <= MOST_TAPS_IN_PLACE;
   // To pack the weights costs more than it gains for few outputs. Vectors of the kernel itself must end with its rows.
   job.packed = map == Map::input_gradient || job.depthwise || job.out_channels % LANES != 0 ||
                job.members * places_of(job) > FEW_PLACES;

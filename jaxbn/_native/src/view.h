@@ -53,22 +53,34 @@ inline void zero(T* at, long count) {
 template <class T>
 void copy_to_planes(const Correlation& job, const T* from, T* to, long pixels, long plane) {
   constexpr long LANES = Simd<T>::lanes;
-  const long in = job.in_channels, out = job.out_channels, channels = job.groups * out;
+  const long in = job.in_channels, out = job.out_channels, channels = job.groups * out, pitch = job.groups * in;
+  if (in == 1 && out == 1 && channels % LANES == 0) {
+    for (long pixel = 0; pixel < pixels; ++pixel) {
+      for (long k = 0; k < channels; k += LANES) {
+        store(to + k / LANES * plane + pixel * LANES, load(from + pixel * channels + k));
+      }
+    }
+    return;
+  }
   for (long first = 0; first < channels; first += LANES, to += in * plane) {
     const long lanes = smaller(LANES, channels - first);
-    if (in == 1 && out == 1 && lanes == LANES) {
-      for (long pixel = 0; pixel < pixels; ++pixel) store(to + pixel * LANES, load(from + pixel * channels + first));
-      continue;
-    }
     long input[LANES];  // the first input channel of each lane
     for (long k = 0; k < LANES; ++k) input[k] = (first + (k < lanes ? k : 0)) / out * in;
+    if (lanes == LANES && input[LANES - 1] - input[0] + in <= LANES && input[0] + LANES <= pitch) {
+      typename Simd<T>::Places begin;
+      for (long k = 0; k < LANES; ++k) begin[k] = input[k] - input[0];
+      for (long pixel = 0; pixel < pixels; ++pixel) {
+        const typename Simd<T>::Vector vector = load(from + pixel * pitch + input[0]);
+        typename Simd<T>::Places places = begin;
+        for (long c = 0; c < in; ++c, places += 1) store(to + c * plane + pixel * LANES, permute<T>(vector, places));
+      }
+      continue;
+    }
     for (long c = 0; c < in; ++c) {
-      const T* row = from + c;
-      T* at = to + c * plane;
-      for (long pixel = 0; pixel < pixels; ++pixel, row += job.groups * in, at += LANES) {
+      for (long pixel = 0; pixel < pixels; ++pixel) {
         T vector[LANES];
-        for (long k = 0; k < LANES; ++k) vector[k] = row[input[k]];
-        store(at, load(vector));
+        for (long k = 0; k < LANES; ++k) vector[k] = from[pixel * pitch + input[k] + c];
+        store(to + c * plane + pixel * LANES, load(vector));
       }
     }
   }

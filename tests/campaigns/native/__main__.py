@@ -38,15 +38,18 @@ class InstructionSet(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
+AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma")
 INSTRUCTION_SETS = (
     [
         InstructionSet("baseline", 16, 16),
         InstructionSet("avx2", 32, 16, ("-mavx2", "-mfma")),
-        InstructionSet("avx512", 64, 32, ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma")),
+        InstructionSet("avx512", 64, 32, AVX512),
     ]
     if platform.machine() in ("x86_64", "AMD64")
     else [InstructionSet("neon", 16, 32)]
 )
+HALVES = [InstructionSet("avx512_half", 32, 32, AVX512)] if len(INSTRUCTION_SETS) > 1 else []
+"""Vectors of half the size, for narrow groups; the kernels choose them by themselves."""
 
 
 def build(folder: Path, flags: Sequence[str], mutant: NativeMutant | None = None) -> Path:
@@ -59,7 +62,7 @@ def build(folder: Path, flags: Sequence[str], mutant: NativeMutant | None = None
                 text = text.replace(mutant.old, mutant.new)
             (folder / source.name).write_text(text)
     objects = []
-    for each in INSTRUCTION_SETS:
+    for each in (*INSTRUCTION_SETS, *HALVES):
         objects.append(f"{each.name}.o")
         defines = f"-DJAXBN_SET={each.name} -DJAXBN_VECTOR_BYTES={each.vector_bytes} -DJAXBN_REGISTERS={each.registers}"
         _run(["c++", *FLAGS, *flags, *each.flags, *defines.split(), "-c", "kernels.cc", "-o", objects[-1]], folder)

@@ -33,8 +33,9 @@ Problem draw(std::mt19937& random) {
     c.members = pick({1, 1, 1, 3});
     c.batch = pick({1, 2, 3, 5, 5, 24});
     c.groups = pick({1, 1, 1, 2, 3, 5, 16, 16});
-    c.in_features = c.groups * pick({1, 1, 2, 3, 5, 8, 17});
-    c.out_features = c.groups * pick({1, 1, 2, 3, 4, 9, 20, 70});
+    c.in_features = c.groups * pick({1, 1, 2, 3, 4, 5, 8, 17});
+    c.out_features = c.groups * pick({1, 1, 2, 3, 4, 6, 8, 9, 20, 70});
+    if (random() % 10 == 0) c.in_features = c.out_features = c.groups = pick({16, 32, 40});
     const bool pointwise = random() % 6 == 0, deep = random() % 25 == 0;
     if (deep) dimensions = c.members = c.batch = c.groups = 1, c.in_features = 1100, c.out_features = 70;
     bool fits = true;

@@ -113,11 +113,19 @@ MUTANTS = [
         "first ? sums[t] : sums[t] + load(total + t * pitch)",
         "sums[t]",
     ),
-    NativeMutant("in place: taps before the left edge", "depthwise.h", "start < 0 ? parts_of(-start, step) : 0", "0"),
+    NativeMutant("in place: taps before the left edge", "in_place.h", "start < 0 ? parts_of(-start, step) : 0", "0"),
     NativeMutant(
         "in place: the weight of the row's first tap",
-        "depthwise.h",
-        "* width.taps + k) * channels",
-        "* width.taps) * channels",
+        "in_place.h",
+        "* width.taps + k) * job.groups",
+        "* width.taps) * job.groups",
     ),
+    NativeMutant(
+        "in place: dK of the first vector of channels",
+        "in_place.h",
+        "dy + stretch.out * channels + k,",
+        "dy + stretch.out * channels,",
+    ),
+    NativeMutant("in place: dK adds to what was there", "kernels.cc", "if (tile == begin) zero(total, size);", ""),
+    NativeMutant("planes: every input channel is the first", "view.h", "places += 1)", "places += 0)"),
 ]
