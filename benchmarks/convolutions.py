@@ -66,7 +66,7 @@ def _plain(case: Convolution) -> Forward:
 
 def program(forward: Forward, quantity: str, x: Any, kernel: Any, within: str | None = None) -> Program:
     y = jax.eval_shape(forward, x, kernel)
-    dy = np.random.default_rng(1).standard_normal(y.shape, np.float32)
+    dy = np.random.default_rng(1).standard_normal(y.shape, np.float32).astype(y.dtype)
 
     def dx(kernel: Any, dy: Any) -> Any:
         return jax.vjp(lambda x: forward(x, kernel), jnp.zeros(x.shape, x.dtype))[1](dy)[0]

@@ -4,8 +4,9 @@
     python -m benchmarks.native --only dense
 
 A ratio is another time divided by that of jaxbn with its kernels. Floors are of geometric means over the rows of a
-group, and of the worst row. PyTorch has its channels-last layout and as many threads. The results are written to a file
-for each version of JAX.
+group, and of the worst row. PyTorch has its channels-last layout and as many threads; the members of a family are eight
+calls of it. Two rows are also given as shares of what a loop of multiply-adds reaches in the same minute. The results
+are written to a file for each version of JAX.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,13 +25,16 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 import jaxbn
 from benchmarks import networks, peers, report
 from benchmarks.cases import Convolution, Floors
-from benchmarks.convolutions import draw, our_forward, program
+from benchmarks.convolutions import REPEATS, draw, our_forward, program
 from benchmarks.measure import Effort, Run, medians
+from benchmarks.multiply_adds import multiply_adds
 from benchmarks.network_peers import CNN, network_peers
 from benchmarks.resnet_peers import RESNET
 
@@ -82,6 +87,7 @@ OTHER_DIMENSIONS = (
     _conv("16×16×16, 16→32", (4, 16, 16, 16, 16), (3, 3, 3), 32),
     _conv("8×8×8, 64→64", (4, 8, 8, 8, 64), (3, 3, 3), 64),
 )
+FAMILY = (replace(_conv("3×3, 16→32, eight members", (32, 16, 16, 16), (3, 3), 32), within="vmap"),)
 SMALL = (_conv("8×8, 8→8", (4, 8, 8, 8), (3, 3), 8),)
 
 MAPS = ("forward", "dx", "dkernel")
@@ -94,17 +100,25 @@ GROUPS = (
     ),
     Group("groups and depthwise", GROUPED, dict.fromkeys(MAPS, (1.0, 0.7)), dict.fromkeys(MAPS, 1.3)),
     Group("1-D and 3-D", OTHER_DIMENSIONS, dict.fromkeys(MAPS, (1.0, 0.0)), dict.fromkeys(MAPS, 1.5)),
+    Group("family under vmap", FAMILY, dict.fromkeys(MAPS, (1.1, 0.0)), dict.fromkeys(MAPS, 1.3)),
     Group("small", SMALL, dict.fromkeys(MAPS, (1.0, 0.0)), dict.fromkeys(MAPS, 1.0)),
     Group("training step", (), {"time": (1.1, 0.0)}, {"time": 1.7}),
     Group("in scan", (), {"time": (1.1, 0.0)}, {"time": 1.3}),
+    Group("bfloat16", (), dict.fromkeys(MAPS, (0.0, 0.0)), dict.fromkeys(MAPS, 1.0)),
+    Group("compilation", (), {"time": (0.0, 0.0)}, {"time": 1.0}),
 )
+LIMITED = DENSE[4]
+"""The row whose operations per second are compared with the processor's limit."""
+
+
+def switched_off() -> Any:
+    """Within it, programs are compiled as if jaxbn had been installed without a compiler."""
+    return mock.patch("jaxbn._native.IS_SWITCHED_OFF", True)
 
 
 def without_native(make: Callable[[], Run]) -> Callable[[], Run]:
-    """The same program, compiled as if jaxbn had been installed without a compiler."""
-
     def made() -> Run:
-        with mock.patch("jaxbn._native.IS_SWITCHED_OFF", True):
+        with switched_off():
             return made_afresh(make)
 
     return made
@@ -120,9 +134,13 @@ def rows() -> Iterator[Row]:
         for case in group.cases:
             x, kernel = draw(case)
             for quantity in group.torch:
-                make = partial(program, our_forward(case), quantity, x, kernel)
-                torch = partial(peers.torch_run, case, quantity, x, kernel) if peers.torch_is_installed() else None
+                make = partial(program, our_forward(case), quantity, x, kernel, case.within)
+                torch = partial(_torch_run, case, quantity) if peers.torch_is_installed() else None
                 yield Row(group.name, case.name, quantity, partial(made_afresh, make), without_native(make), torch)
+    x, kernel = (array.astype(jnp.bfloat16) for array in draw(LIMITED))
+    for quantity in MAPS:
+        make = partial(program, our_forward(LIMITED), quantity, x, kernel)
+        yield Row("bfloat16", LIMITED.name, quantity, partial(made_afresh, make), without_native(make), None)
     large, scanned = networks.LARGE, (networks.STEPS, *networks.SMALL)
     for group, name, step, shape, models in (
         ("training step", "CNN", networks.cnn_step, large, CNN),
@@ -132,6 +150,34 @@ def rows() -> Iterator[Row]:
         make = partial(step, shape)
         torch = network_peers(models, shape).get("PyTorch")
         yield Row(group, name, "time", partial(made_afresh, make), without_native(make), torch)
+    for name, step in (("CNN", networks.cnn_step(large)), ("ResNet-18", networks.resnet_step(large))):
+        compile_ = networks.compilation(step.function, step.operands)
+        yield Row("compilation", name, "time", lambda run=compile_: run, lambda run=compile_: _without(run), None)
+
+
+def _without(run: Run) -> Run:
+    return switched_off()(run)
+
+
+def _torch_run(case: Convolution, quantity: str) -> Run:
+    x, kernel = draw(case)
+    if case.within is None:
+        return peers.torch_run(case, quantity, x, kernel)
+    runs = [peers.torch_run(case, quantity, np.array(x), np.array(kernel)) for _ in range(REPEATS)]
+    return lambda: [run() for run in runs]
+
+
+def limits() -> dict[str, float]:
+    """The operations per second of a loop of multiply-adds, and those of two maps of one row as shares of it."""
+    loop, (x, kernel) = multiply_adds(), draw(LIMITED)
+    operations = 2 * math.prod(LIMITED.x) * math.prod(LIMITED.kernel) / LIMITED.x[-1]
+    quantities = ("forward", "dkernel")
+    runs = [made_afresh(partial(program, our_forward(LIMITED), quantity, x, kernel)) for quantity in quantities]
+    peaks, shares = [], []
+    for _ in range(TURNS):
+        peaks.append(median(loop() for _ in range(5)))
+        shares.append([operations / time / peaks[-1] for time in medians(runs, EFFORT)])
+    return {"multiply_adds": median(peaks)} | dict(zip(quantities, map(median, zip(*shares, strict=True)), strict=True))
 
 
 def measure(row: Row) -> dict[str, Any]:
@@ -184,6 +230,9 @@ def main() -> int:
         mark = "  below" if line["below"] else ""
         name = f"{line['group']}, {line['quantity']}: {line['side']}"
         print(f"{name:42} {line['mean']:6.2f} {line['worst']:6.2f}   {line['floors']}{mark}")
+    limit = limits() if only in f"limit, {LIMITED.name}" else {}
+    for name, share in list(limit.items())[1:]:
+        print(f"{LIMITED.name}, {name}: {share:.0%} of the {limit['multiply_adds'] / 1e9:.0f} GF/s of multiply-adds")
     if not only:
         document = {
             "command": "python -m benchmarks.native",
@@ -193,6 +242,7 @@ def main() -> int:
             "native": kernels.why,
             "versions": {"python": platform.python_version()} | report.versions(),
             "summary": lines,
+            "limit": limit,
             "results": results,
         }
         path = Path("benchmarks/results") / f"native-{jax.__version__}.json"

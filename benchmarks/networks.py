@@ -74,15 +74,15 @@ def _sides(function: Callable[..., Any], shape: tuple[int, ...]) -> tuple[Run, R
 def _compilations(shape: tuple[int, ...]) -> tuple[Run, Run]:
     """Runs that trace and compile a training step."""
     operands = _operands(shape)
+    return compilation(_step, operands), compilation(on_plain_autodiff(_step), operands)
 
-    def compilation(function: Callable[..., Any]) -> Run:
-        def run() -> None:
-            jax.clear_caches()
-            Program(lambda *operands: function(*operands), operands)
 
-        return run
+def compilation(function: Callable[..., Any], operands: Any) -> Run:
+    def run() -> None:
+        jax.clear_caches()
+        Program(lambda *operands: function(*operands), operands)
 
-    return compilation(_step), compilation(on_plain_autodiff(_step))
+    return run
 
 
 def _operands(shape: tuple[int, ...]) -> tuple[Any, ...]:
