@@ -68,6 +68,12 @@ def as_integer(function: str, argument: str, value: Any, *, least: int | None = 
     return integer
 
 
+def require_bool(function: str, argument: str, value: Any) -> None:
+    """Raises ``TypeError`` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}: `{argument}` is {value!r}; it must be True or False")
+
+
 def as_positive(function: str, argument: str, value: Any, dtype: Any) -> float:
     """Converts to a ``float`` that is positive and finite in ``dtype``. A traced array raises ``TypeError``."""
     try:

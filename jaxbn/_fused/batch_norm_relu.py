@@ -3,7 +3,7 @@
     y = max(0, z)    with z = γ x̂ + β
 
 The ReLU passes dy on where z is positive: there ``dz = dy``, and elsewhere ``dz = 0``. The rest of the rule is that of
-`batch_norm`, with dz in place of dy.
+`batch_norm`, with dz in place of dy. For forward mode, ``dy = dz`` where z is positive, and elsewhere ``dy = 0``.
 
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
 channel. z, its sign and y are not saved: the backward pass computes z from ``x`` again.
@@ -31,6 +31,7 @@ def batch_norm_relu(
     where: Bool[Array, "..."] | None = None,
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
+    forward_mode: bool = False,
 ) -> tuple[Float[Array, "..."], Moments]:
     """Normalises each channel of ``x`` as `batch_norm` does, then applies a ReLU.
 
@@ -40,8 +41,8 @@ def batch_norm_relu(
     the backward pass: ``x``, the parameters and four vectors with one entry for each channel, but not ``y``.
 
     Args:
-        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups: The arguments of `batch_norm`, explained
-            there.
+        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups, forward_mode: The arguments of `batch_norm`,
+            explained there.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the `Moments` of the batch before the ReLU.
@@ -60,4 +61,4 @@ def batch_norm_relu(
         Deck, D11, D13 to D16.
     """
     options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
-    return batch_norm_with_activation("batch_norm_relu", jax.nn.relu, x, gamma, beta, where, **options)
+    return batch_norm_with_activation("batch_norm_relu", jax.nn.relu, forward_mode, x, gamma, beta, where, **options)

@@ -8,6 +8,8 @@ The backward pass goes through the convolution first (D5, D7), and then through 
 
 dK needs h, which is as large as ``x`` and cheap to compute from it, so the backward pass computes h again.
 
+Forward mode goes the other way, with the tangent dh of `batch_norm_relu`: ``dy = conv(dh, K) + conv(h, dK) + dbias``.
+
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
 channel. In a chain of these blocks ``x`` is the output of the block before, so one activation is kept for each layer,
 where autodiff keeps several. A compiler that notices that both passes compute the same h could keep it instead of
@@ -27,13 +29,14 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._conv.conv import ConvResiduals, conv_bwd, conv_fwd
+from jaxbn._conv.conv import ConvResiduals, conv_bwd, conv_fwd, conv_tangent
 from jaxbn._conv.options import ConvConfig, ConvOptions
-from jaxbn._norm.batch_norm import Residuals, batch_norm_bwd, batch_norm_fwd, y_from_residuals
+from jaxbn._norm.batch_norm import Residuals, batch_norm_bwd, batch_norm_fwd, batch_norm_tangents, y_from_residuals
 from jaxbn._norm.options import BatchNormOptions, as_mask, shard_vectors, training_options
 from jaxbn._norm.statistics import Moments
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map, tangent_of_integers
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -57,6 +60,7 @@ def batch_norm_relu_conv(
     where: Bool[Array, "..."] | None = None,
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
+    forward_mode: bool = False,
 ) -> tuple[Float[Array, "batch *output out"], Moments]:
     """Computes batch norm, ReLU and convolution, and saves no activation but ``x``.
 
@@ -72,6 +76,7 @@ def batch_norm_relu_conv(
         kernel, bias, stride, dilation, groups, flip_kernel: The arguments of `conv`, explained there.
         padding: The padding of `conv`. The zeros are added after the ReLU and are not normalised.
         dimension_numbers, precision, preferred_element_type, algorithm: The options of `conv`, explained there.
+        forward_mode: Whether forward mode works too, as in `batch_norm`.
 
     Returns:
         The output of the convolution, and the `Moments` of ``x``.
@@ -91,6 +96,7 @@ def batch_norm_relu_conv(
     """
     function = "batch_norm_relu_conv"
     x, gamma, beta, kernel, bias = as_arrays(function, x=x, gamma=gamma, beta=beta, kernel=kernel, bias=bias)
+    require_bool(function, "forward_mode", forward_mode)
     options = ConvOptions(
         function=function,
         stride=stride,
@@ -119,7 +125,8 @@ def batch_norm_relu_conv(
     if norm.collectives is not None:
         kernel, bias = norm.collectives.copy_for_each_member(kernel, bias)
     arrays = vary_alike(x, gamma, beta, kernel, bias, as_mask(function, where, x), over=norm.axis_names)
-    outputs: Any = _batch_norm_relu_conv((norm, conv), *arrays)
+    core = _batch_norm_relu_conv_with_tangents if forward_mode else _batch_norm_relu_conv
+    outputs: Any = core((norm, conv), *arrays)
     return outputs
 
 
@@ -170,6 +177,50 @@ def _bwd(
 
 
 _batch_norm_relu_conv.defvjp(_fwd, _bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _batch_norm_relu_conv_with_tangents(
+    configs: tuple[BatchNormOptions, ConvConfig],
+    x: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    where: jax.Array | None,
+) -> tuple[jax.Array, Moments]:
+    return _fwd(configs, x, gamma, beta, kernel, bias, where)[0]
+
+
+def _jvp(
+    configs: tuple[BatchNormOptions, ConvConfig], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[tuple[jax.Array, Moments], tuple[jax.Array, Moments]]:
+    (y, moments), residuals = _fwd(configs, *primals)
+    dy, dmean, dvar = apply_tangent_map(partial(_tangents, configs), residuals, tangents)
+    return (y, moments), (dy, Moments(dmean, dvar, tangent_of_integers(moments.count)))
+
+
+def _tangents(
+    configs: tuple[BatchNormOptions, ConvConfig],
+    residuals: _Residuals,
+    dx: jax.Array | None,
+    dgamma: jax.Array | None,
+    dbeta: jax.Array | None,
+    dkernel: jax.Array | None,
+    dbias: jax.Array | None,
+    _: None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``dy = conv(dh, K) + conv(h, dK) + dbias``, and ``dμ`` and ``dσ²``; a tangent that is ``None`` is zero."""
+    norm, conv = configs
+    hidden = y_from_residuals(norm, residuals.norm)
+    dhidden, dmean, dvar = batch_norm_tangents(norm, residuals.norm, dx, dgamma, dbeta, None)
+    if dx is None and dgamma is None and dbeta is None:
+        dhidden = None
+    dy = conv_tangent(conv, ConvResiduals(hidden, residuals.kernel, residuals.bias), dhidden, dkernel, dbias)
+    return dy, dmean, dvar
+
+
+_batch_norm_relu_conv_with_tangents.defjvp(_jvp, symbolic_zeros=True)
 
 
 def _make_dependent(vector: jax.Array, dy: jax.Array) -> jax.Array:

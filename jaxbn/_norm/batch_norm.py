@@ -21,8 +21,17 @@ With a mask, every sum is over the entries where the mask is True, and dx is 0 e
 devices, every sum is over all devices. An activation may follow: then y is the activation of ``z = γ x̂ + β``, and dz
 replaces dy in the formulas above.
 
+Forward mode asks for the tangent of ``y``, from those of ``x``, γ and β. The Jacobian of y by x,
+
+    γ / √(σ² + ε) · (I − 11ᵀ / m − x̂x̂ᵀ / m)
+
+is symmetric, so the tangent is D16 once more, with dx in the place of dy:
+
+    dy = γ / √(σ² + ε) · [dx − (1/m) Σ dx − x̂ · (1/m) Σ dx · x̂] + x̂ dγ + dβ
+    dμ = (1/m) Σ dx    dσ² = 2 √(σ² + ε) · (1/m) Σ dx · x̂
+
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. x̂, z and y are not saved: they are computed from ``x`` again.
+channel. x̂, z and y are not saved: they are computed from ``x`` again. The same is saved with ``forward_mode=True``.
 
 References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift*.
@@ -37,7 +46,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._channels import along_axis, cast_cotangent, channel_sums, widened
+from jaxbn._channels import along_axis, cast_cotangent, channel_sum, channel_sums, vector_tangent, widened
 from jaxbn._norm.options import (
     BatchNormOptions,
     as_mask,
@@ -48,7 +57,8 @@ from jaxbn._norm.options import (
 )
 from jaxbn._norm.statistics import Moments, apply_mask, as_divisor, batch_statistics
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map, tangent_of_integers
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -62,6 +72,7 @@ def batch_norm(
     where: Bool[Array, "..."] | None = None,
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
+    forward_mode: bool = False,
 ) -> tuple[Float[Array, "..."], Moments]:
     """Normalises each channel of ``x`` over the batch, then scales it by γ and shifts it by β.
 
@@ -98,6 +109,10 @@ def batch_norm(
             moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``.
         axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
             list share their statistics with each other, and not with other devices. ``None`` is one group of all.
+        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
+            same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
+            `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`), and
+            reverse mode transposes that rule: it saves as few bytes as the default, and is somewhat slower.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the batch's `Moments`: mean, biased variance and count of each
@@ -105,7 +120,7 @@ def batch_norm(
 
     Raises:
         TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, ``axis`` is
-            not an int, or ``axis_index_groups`` is not a list of lists of ints.
+            not an int, ``axis_index_groups`` is not a list of lists of ints, or ``forward_mode`` is not a bool.
         ValueError: ``x`` is empty or has too few axes, ``axis`` is out of range, ``epsilon`` is not positive,
             ``gamma`` or ``beta`` does not have one entry for each channel, ``where`` does not broadcast to ``x``,
             ``axis_name`` is not bound, or ``axis_index_groups`` does not have each index once in groups of one size.
@@ -121,12 +136,13 @@ def batch_norm(
         Deck, D10, D13 to D16.
     """
     options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
-    return batch_norm_with_activation("batch_norm", None, x, gamma, beta, where, **options)
+    return batch_norm_with_activation("batch_norm", None, forward_mode, x, gamma, beta, where, **options)
 
 
 def batch_norm_with_activation(
     function: str,
     activation: Callable[[jax.Array], jax.Array] | None,
+    forward_mode: bool,
     x: Any,
     gamma: Any,
     beta: Any,
@@ -135,13 +151,15 @@ def batch_norm_with_activation(
 ) -> tuple[jax.Array, Moments]:
     """Validate the arguments of a public function, and call the core."""
     x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
+    require_bool(function, "forward_mode", forward_mode)
     if unchecked["axis_name"] is None:
         require_batch(function, x, ", or be one example of a batch whose axis `axis_name` names, as in jax.vmap")
     options = training_options(function, x, gamma, beta, activation=activation, **unchecked)
     shape = x.shape
     options, x, where = with_batch_axis(options, x, as_mask(function, where, x))
     gamma, beta = shard_vectors(options, x, gamma, beta)
-    outputs: Any = _batch_norm(options, *vary_alike(x, gamma, beta, where, over=options.axis_names))
+    core = _batch_norm_with_tangents if forward_mode else _batch_norm
+    outputs: Any = core(options, *vary_alike(x, gamma, beta, where, over=options.axis_names))
     y, moments = outputs
     return y.reshape(shape), moments
 
@@ -215,6 +233,55 @@ def batch_norm_bwd(
 
 
 _batch_norm.defvjp(batch_norm_fwd, batch_norm_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _batch_norm_with_tangents(
+    options: BatchNormOptions, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
+) -> tuple[jax.Array, Moments]:
+    return batch_norm_fwd(options, x, gamma, beta, where)[0]
+
+
+def _batch_norm_jvp(
+    options: BatchNormOptions, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[tuple[jax.Array, Moments], tuple[jax.Array, Moments]]:
+    (y, moments), residuals = batch_norm_fwd(options, *primals)
+    dy, dmean, dvar = apply_tangent_map(partial(batch_norm_tangents, options), residuals, tangents)
+    return (y, moments), (dy, Moments(dmean, dvar, tangent_of_integers(moments.count)))
+
+
+def batch_norm_tangents(
+    options: BatchNormOptions,
+    residuals: Residuals,
+    dx: jax.Array | None,
+    dgamma: jax.Array | None,
+    dbeta: jax.Array | None,
+    _: None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``dy``, ``dμ`` and ``dσ²`` (D16, with dx in the place of dy); a tangent that is ``None`` is zero."""
+    where, inv_std, rank = residuals.where, residuals.inv_std, residuals.x.ndim
+    vectors = _channel_vectors(options, residuals)
+    x_hat = _x_hat(apply_mask(residuals.x, where), where, vectors)
+    mean_dx = mean_dx_x_hat = jnp.zeros_like(inv_std)
+    if dx is not None:
+        dx = widened(apply_mask(dx, where))
+        sums = jnp.stack([channel_sum(dx, options.axis), channel_sum(dx * x_hat, options.axis)])
+        sums = sums if options.collectives is None else options.collectives.psum(sums)
+        mean_dx, mean_dx_x_hat = (total / as_divisor(residuals.count, inv_std.dtype) for total in sums)
+
+    # Everything but the direct term is a multiple of x̂, and a constant, in each channel.
+    scale = inv_std if residuals.gamma is None else inv_std * residuals.gamma.astype(inv_std.dtype)
+    constant = vector_tangent(dbeta, inv_std) - scale * mean_dx
+    along_x_hat = vector_tangent(dgamma, inv_std) - scale * mean_dx_x_hat
+    constant, along_x_hat, scale = (along_axis(each, rank, options.axis) for each in (constant, along_x_hat, scale))
+    dz = constant + along_x_hat * x_hat
+    dz = dz if dx is None else scale * dx + dz
+    if options.activation is not None:
+        (_, dz) = jax.jvp(options.activation, (_scale_and_shift(x_hat, vectors),), (dz,))
+    return apply_mask(dz, where).astype(residuals.x.dtype), mean_dx, 2 * mean_dx_x_hat / inv_std
+
+
+_batch_norm_with_tangents.defjvp(_batch_norm_jvp, symbolic_zeros=True)
 
 
 def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Array:

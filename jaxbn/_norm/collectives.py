@@ -45,8 +45,8 @@ class Collectives(NamedTuple):
             The totals of both, concatenated along the first axis.
         """
         if self.moments_have_one_cotangent:
-            return jnp.concatenate([self._psum(sums), dmoments])
-        return self._psum(jnp.concatenate([sums, dmoments]))
+            return jnp.concatenate([self.psum(sums), dmoments])
+        return self.psum(jnp.concatenate([sums, dmoments]))
 
     def copy_for_each_member(self, *parameters: jax.Array | None) -> tuple[Any, ...]:
         """Under `jax.vmap`, give each member its own copy of the parameters.
@@ -63,7 +63,8 @@ class Collectives(NamedTuple):
             None if parameter is None else parameter + zero.astype(parameter.dtype) for parameter in parameters
         )
 
-    def _psum(self, x: jax.Array) -> jax.Array:
+    def psum(self, x: jax.Array) -> jax.Array:
+        """The sum of ``x`` over all devices."""
         # `jax.shard_map` has no psum over groups of devices if it checks varying axes.
         return lax.psum(x, self.axis_names) if self.axis_index_groups is None else self.all_gather(x).sum(0)
 

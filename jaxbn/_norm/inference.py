@@ -6,6 +6,10 @@
 
     dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
+The tangent of y, for forward mode, is
+
+    dy = γ / √(σ² + ε) · (dx − dμ − ½ x̂ dσ² / √(σ² + ε)) + x̂ dγ + dβ
+
 Saved for the backward pass: only the arguments, which the caller holds anyway.
 """
 
@@ -16,10 +20,11 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxbn._channels import along_channels, cast_cotangent, channel_sum, widened
+from jaxbn._channels import along_channels, cast_cotangent, channel_sum, vector_tangent, widened
 from jaxbn._norm.options import BatchNormOptions, common_options, shard_vectors, with_batch_axis
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -32,6 +37,7 @@ def batch_norm_inference(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    forward_mode: bool = False,
 ) -> Float[Array, "..."]:
     """Normalises each channel of ``x`` by a given mean and variance, then scales it by γ and shifts it by β.
 
@@ -51,13 +57,13 @@ def batch_norm_inference(
         x: The input, of any floating dtype and with any number of axes from one on. It may be empty.
         mean: The mean of each channel, of any floating dtype.
         var: The variance of each channel, of any floating dtype.
-        gamma, beta, axis, epsilon: The arguments of `batch_norm`, explained there.
+        gamma, beta, axis, epsilon, forward_mode: The arguments of `batch_norm`, explained there.
 
     Returns:
         ``y`` with the shape and dtype of ``x``.
 
     Raises:
-        TypeError: An array is not of a real floating dtype, or ``axis`` is not an int.
+        TypeError: An array is not of a real floating dtype, ``axis`` is not an int, or ``forward_mode`` is not a bool.
         ValueError: ``axis`` is out of range, ``epsilon`` is not positive, or a vector does not have one entry for each
             channel.
 
@@ -72,11 +78,13 @@ def batch_norm_inference(
     """
     function = "batch_norm_inference"
     x, mean, var, gamma, beta = as_arrays(function, x=x, mean=mean, var=var, gamma=gamma, beta=beta)
+    require_bool(function, "forward_mode", forward_mode)
     options = common_options(function, x, axis=axis, epsilon=epsilon, mean=mean, var=var, gamma=gamma, beta=beta)
     shape = x.shape
     options, x, _ = with_batch_axis(options, x)
     vectors = shard_vectors(options, x, mean, var, gamma, beta)
-    y: Any = _batch_norm_inference(options, *vary_alike(x, *vectors))
+    core = _batch_norm_inference_with_tangents if forward_mode else _batch_norm_inference
+    y: Any = core(options, *vary_alike(x, *vectors))
     return y.reshape(shape)
 
 
@@ -134,6 +142,53 @@ def _batch_norm_inference_bwd(
 
 
 _batch_norm_inference.defvjp(_batch_norm_inference_fwd, _batch_norm_inference_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _batch_norm_inference_with_tangents(
+    options: BatchNormOptions,
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+) -> jax.Array:
+    return _batch_norm_inference_fwd(options, x, mean, var, gamma, beta)[0]
+
+
+def _batch_norm_inference_jvp(
+    options: BatchNormOptions, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[jax.Array, jax.Array]:
+    y, residuals = _batch_norm_inference_fwd(options, *primals)
+    return y, apply_tangent_map(partial(_batch_norm_inference_tangent, options), residuals, tangents)
+
+
+def _batch_norm_inference_tangent(
+    options: BatchNormOptions,
+    residuals: _Residuals,
+    dx: jax.Array | None,
+    dmean: jax.Array | None,
+    dvar: jax.Array | None,
+    dgamma: jax.Array | None,
+    dbeta: jax.Array | None,
+) -> jax.Array:
+    """``dy``; a tangent that is ``None`` is zero."""
+    x, mean, var, gamma, _ = residuals
+    centred = _centre(x, mean, options.axis)
+    inv_std = _inv_std(var, centred, options)
+    scale = _scale(inv_std, gamma)
+    x_hat = centred * along_channels(inv_std, centred, options.axis)
+    dmean, dvar, dgamma, dbeta = (vector_tangent(each, inv_std) for each in (dmean, dvar, dgamma, dbeta))
+
+    # Everything but the direct term is a multiple of x̂, and a constant, in each channel.
+    constant = dbeta - scale * dmean
+    along_x_hat = dgamma - 0.5 * scale * inv_std * dvar
+    dy = along_channels(constant, x_hat, options.axis) + along_channels(along_x_hat, x_hat, options.axis) * x_hat
+    dy = dy if dx is None else along_channels(scale, x_hat, options.axis) * dx.astype(x_hat.dtype) + dy
+    return dy.astype(x.dtype)
+
+
+_batch_norm_inference_with_tangents.defjvp(_batch_norm_inference_jvp, symbolic_zeros=True)
 
 
 def _centre(x: jax.Array, mean: jax.Array, axis: int) -> jax.Array:

@@ -51,13 +51,23 @@ class Case:
     @property
     def plain(self) -> "Case":
         """The same numbers by plain JAX, which chooses no algorithm and has all in one place."""
-        return replace(self, options={k: v for k, v in self.options.items() if k not in ("algorithm", "spread")})
+        return self._without("algorithm", "spread")
+
+    @property
+    def in_forward_mode(self) -> "Case":
+        """The same call, with a tangent rule."""
+        return replace(self, options={**self.options, "forward_mode": True})
+
+    def _without(self, *options: str) -> "Case":
+        return replace(self, options={name: value for name, value in self.options.items() if name not in options})
 
     def function(self, module: ModuleType) -> Callable[..., list[jax.Array]]:
         """The floating-point outputs as a function of the arrays, in `names`' order; the same one at every call."""
         key = (str(self), module.__name__)
         if key not in _FUNCTIONS:
-            _FUNCTIONS[key] = partial(call, self, getattr(module, self.operation))
+            # The reference has every mode of autodiff anyway.
+            case = self._without("forward_mode") if module.__name__ == "jaxbn.reference" else self
+            _FUNCTIONS[key] = partial(call, case, getattr(module, self.operation))
         return _FUNCTIONS[key]
 
 

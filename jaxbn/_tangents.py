@@ -1,0 +1,30 @@
+"""Tangent rules: what the functions with ``forward_mode=True`` have in common.
+
+Such a function is a `jax.custom_jvp`. Its rule computes the tangent of the output by a *tangent map*, which is linear
+in the tangents of the arguments. Forward mode evaluates the map; for reverse mode JAX transposes it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+
+def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents: Sequence[Any]) -> Any:
+    """``tangent_map(residuals, *tangents)``, of which reverse mode saves the residuals alone.
+
+    Without `jax.checkpoint`, JAX would save each array that the map multiplies a tangent by. Batch norm's x̂ is such an
+    array, as large as ``x``; it is computed from the residuals again.
+
+    A tangent that is known to be zero is passed to the map as ``None``, so that the map can leave out the terms with
+    it. JAX would compute these terms, and would save the zeros for reverse mode.
+    """
+    nonzero = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
+    return jax.checkpoint(tangent_map)(residuals, *nonzero)
+
+
+def tangent_of_integers(primal: jax.Array) -> Any:
+    """The tangent that JAX wants for an output of integers, which has no derivative."""
+    return np.zeros(primal.shape, jax.dtypes.float0)
