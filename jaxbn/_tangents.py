@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 
@@ -23,8 +22,3 @@ def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents:
     """
     nonzero = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
     return jax.checkpoint(tangent_map)(residuals, *nonzero)
-
-
-def tangent_of_integers(primal: jax.Array) -> Any:
-    """The tangent that JAX wants for an output of integers, which has no derivative."""
-    return np.zeros(primal.shape, jax.dtypes.float0)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import zero_from_primal
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -35,7 +36,7 @@ from jaxbn._norm.batch_norm import Residuals, batch_norm_bwd, batch_norm_fwd, ba
 from jaxbn._norm.options import BatchNormOptions, as_mask, shard_vectors, training_options
 from jaxbn._norm.statistics import Moments
 from jaxbn._sharding import vary_alike
-from jaxbn._tangents import apply_tangent_map, tangent_of_integers
+from jaxbn._tangents import apply_tangent_map
 from jaxbn._validation import as_arrays, public, require_bool
 
 
@@ -197,7 +198,7 @@ def _jvp(
 ) -> tuple[tuple[jax.Array, Moments], tuple[jax.Array, Moments]]:
     (y, moments), residuals = _fwd(configs, *primals)
     dy, dmean, dvar = apply_tangent_map(partial(_tangents, configs), residuals, tangents)
-    return (y, moments), (dy, Moments(dmean, dvar, tangent_of_integers(moments.count)))
+    return (y, moments), (dy, Moments(dmean, dvar, zero_from_primal(moments.count, symbolic_zeros=True)))
 
 
 def _tangents(

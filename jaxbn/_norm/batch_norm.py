@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Float
 
 from jaxbn._channels import along_axis, cast_cotangent, channel_sum, channel_sums, vector_tangent, widened
@@ -57,7 +58,7 @@ from jaxbn._norm.options import (
 )
 from jaxbn._norm.statistics import Moments, apply_mask, as_divisor, batch_statistics
 from jaxbn._sharding import vary_alike
-from jaxbn._tangents import apply_tangent_map, tangent_of_integers
+from jaxbn._tangents import apply_tangent_map
 from jaxbn._validation import as_arrays, public, require_bool
 
 
@@ -247,7 +248,7 @@ def _batch_norm_jvp(
 ) -> tuple[tuple[jax.Array, Moments], tuple[jax.Array, Moments]]:
     (y, moments), residuals = batch_norm_fwd(options, *primals)
     dy, dmean, dvar = apply_tangent_map(partial(batch_norm_tangents, options), residuals, tangents)
-    return (y, moments), (dy, Moments(dmean, dvar, tangent_of_integers(moments.count)))
+    return (y, moments), (dy, Moments(dmean, dvar, zero_from_primal(moments.count, symbolic_zeros=True)))
 
 
 def batch_norm_tangents(
