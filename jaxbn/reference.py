@@ -1,8 +1,9 @@
 """The public operations in plain JAX, without derivative rules: what the hand-written rules are tested against.
 
-Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm``. It
-is written straight from the definition, shares no code with the rules, supports every mode of autodiff, and does not
-check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its reference.
+Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm`` and
+``forward_mode``. It is written straight from the definition, shares no code with the rules, supports every mode of
+autodiff, and does not check its arguments. The tests compare every hand-written rule with ``jax.grad`` or ``jax.jvp`` of
+its reference.
 
     >>> import jax, jax.numpy as jnp, jaxbn
     >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))

@@ -12,7 +12,6 @@ from tests.support.gradients import together
 from tests.support.precision import DTYPES
 from tests.support.sample import covering, facts_of, in_turn
 from tests.support.tangents import (
-    assert_all_orders_agree,
     assert_precise,
     assert_right_under_transformations,
     assert_saves_as_few_bytes,
@@ -36,10 +35,6 @@ def test_tangents(cases: Sequence[Case]) -> None:
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_transformations(case: Case) -> None:
     assert_right_under_transformations(case)
-
-
-def test_all_orders_agree() -> None:
-    assert_all_orders_agree(SMALL[1])
 
 
 @pytest.mark.parametrize(("case", "check"), in_turn(SMALL, [True, False]))
