@@ -1,6 +1,7 @@
 """Convolution and batch normalisation for JAX, with gradients derived by hand.
 
-Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it:
+Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it, and with a
+`jax.custom_jvp` rule for ``forward_mode=True``:
 
     conv, conv_transpose, conv_general_dilated                  convolutions
     convolve, convolve_input_gradient, convolve_kernel_gradient the three bilinear maps that they are made of

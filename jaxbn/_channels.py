@@ -146,8 +146,3 @@ def along_axis(vector: jax.Array, rank: int, axis: int) -> jax.Array:
 def cast_cotangent(cotangent: jax.Array, primal: jax.Array | None) -> jax.Array | None:
     """The cotangent in the dtype of its primal; ``None`` for an argument that was left out."""
     return None if primal is None else cotangent.astype(primal.dtype)
-
-
-def vector_tangent(tangent: jax.Array | None, like: jax.Array) -> jax.Array:
-    """The tangent of a vector of channels, in the dtype of ``like``; zeros for ``None``."""
-    return jnp.zeros_like(like) if tangent is None else tangent.astype(like.dtype)

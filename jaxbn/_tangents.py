@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 
@@ -22,3 +23,8 @@ def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents:
     """
     nonzero = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
     return jax.checkpoint(tangent_map)(residuals, *nonzero)
+
+
+def vector_tangent(tangent: jax.Array | None, like: jax.Array) -> jax.Array:
+    """The tangent of a vector of channels, in the dtype of ``like``; zeros for ``None``."""
+    return jnp.zeros_like(like) if tangent is None else tangent.astype(like.dtype)

@@ -2,8 +2,8 @@
 
 Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm`` and
 ``forward_mode``. It is written straight from the definition, shares no code with the rules, supports every mode of
-autodiff, and does not check its arguments. The tests compare every hand-written rule with ``jax.grad`` or ``jax.jvp`` of
-its reference.
+autodiff, and does not check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its
+reference, and with ``jax.jvp`` of it.
 
     >>> import jax, jax.numpy as jnp, jaxbn
     >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))

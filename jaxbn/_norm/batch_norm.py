@@ -47,7 +47,7 @@ from jax import lax
 from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._channels import along_axis, cast_cotangent, channel_sum, channel_sums, vector_tangent, widened
+from jaxbn._channels import along_axis, cast_cotangent, channel_sum, channel_sums, widened
 from jaxbn._norm.options import (
     BatchNormOptions,
     as_mask,
@@ -58,7 +58,7 @@ from jaxbn._norm.options import (
 )
 from jaxbn._norm.statistics import Moments, apply_mask, as_divisor, batch_statistics
 from jaxbn._sharding import vary_alike
-from jaxbn._tangents import apply_tangent_map
+from jaxbn._tangents import apply_tangent_map, vector_tangent
 from jaxbn._validation import as_arrays, public, require_bool
 
 

@@ -20,10 +20,10 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxbn._channels import along_channels, cast_cotangent, channel_sum, vector_tangent, widened
+from jaxbn._channels import along_channels, cast_cotangent, channel_sum, widened
 from jaxbn._norm.options import BatchNormOptions, common_options, shard_vectors, with_batch_axis
 from jaxbn._sharding import vary_alike
-from jaxbn._tangents import apply_tangent_map
+from jaxbn._tangents import apply_tangent_map, vector_tangent
 from jaxbn._validation import as_arrays, public, require_bool
 
 
