@@ -38,12 +38,12 @@ from jaxbn._conv.conv_transpose import conv_transpose
 from jaxbn._conv.explanation import ConvExplanation, explain_conv
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
-from jaxbn._fused.batch_norm_relu import batch_norm_relu
-from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
+from jaxbn._fused.batch_norm_act import batch_norm_act, batch_norm_relu
+from jaxbn._fused.batch_norm_act_conv import batch_norm_act_conv, batch_norm_relu_conv
 from jaxbn._native import NativeKernels, native_kernels
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
-from jaxbn._norm.inference import batch_norm_inference
+from jaxbn._norm.inference import batch_norm_act_inference, batch_norm_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 from jaxbn._norm.statistics import Moments
 
@@ -54,6 +54,9 @@ __all__ = [
     "NativeKernels",
     "RunningStats",
     "batch_norm",
+    "batch_norm_act",
+    "batch_norm_act_conv",
+    "batch_norm_act_inference",
     "batch_norm_inference",
     "batch_norm_relu",
     "batch_norm_relu_conv",

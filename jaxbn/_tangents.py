@@ -21,7 +21,11 @@ def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents:
     A tangent that is known to be zero is passed to the map as ``None``, so that the map can leave out the terms with
     it. JAX would compute these terms, and would save the zeros for reverse mode.
     """
-    nonzero = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
+    nonzero = jax.tree.map(
+        lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
+        tuple(tangents),
+        is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
+    )
     return jax.checkpoint(tangent_map)(residuals, *nonzero)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-OPTIONAL = ("gamma", "beta", "bias", "where")
+OPTIONAL = ("gamma", "beta", "bias", "where", "residual")
 
 
 def as_arrays(function: str, **arguments: Any) -> tuple[Any, ...]:

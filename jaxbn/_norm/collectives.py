@@ -60,7 +60,10 @@ class Collectives(NamedTuple):
         # A zero that differs between members as far as `jax.vmap` knows.
         zero = 0 * sum((lax.axis_index(name) for name in self.axis_names), start=jnp.int32(0))
         return tuple(
-            None if parameter is None else parameter + zero.astype(parameter.dtype) for parameter in parameters
+            parameter
+            if parameter is None or not jnp.issubdtype(parameter.dtype, jnp.floating)
+            else parameter + zero.astype(parameter.dtype)
+            for parameter in parameters
         )
 
     def psum(self, x: jax.Array) -> jax.Array:
