@@ -5,7 +5,7 @@ from functools import partial
 from tests.fused.mutants import BLOCK, MASKED_BLOCK, RELU, WITHOUT_RELU
 from tests.support.mutants import tangent
 
-ACTIVATED = "(_, dz) = jax.jvp(options.activation, (_scale_and_shift(x_hat, vectors),), (dz,))"
+ACTIVATED = "_, dz = jax.jvp(options.activation, (_scale_and_shift(x_hat, vectors),), (dz,))"
 HIDDEN = "hidden = y_from_residuals(norm, residuals.norm)"
 DHIDDEN = "batch_norm_tangents(norm, residuals.norm, dx, dgamma, dbeta, None)"
 DY = "conv_tangent(conv, ConvResiduals(hidden, residuals.kernel, residuals.bias), dhidden, dkernel, dbias)"
