@@ -25,7 +25,7 @@ Forward mode asks for the tangent of ``y``, from those of ``x``, γ and β. The 
 
     γ / √(σ² + ε) · (I − 11ᵀ / m − x̂x̂ᵀ / m)
 
-is symmetric, so the tangent is D16 once more, with dx in the place of dy:
+is symmetric, so the tangent is computed by D16 too, with dx in the place of dy:
 
     dy = γ / √(σ² + ε) · [dx − (1/m) Σ dx − x̂ · (1/m) Σ dx · x̂] + x̂ dγ + dβ
     dμ = (1/m) Σ dx    dσ² = 2 √(σ² + ε) · (1/m) Σ dx · x̂
@@ -266,7 +266,7 @@ def batch_norm_tangents(
     mean_dx = mean_dx_x_hat = jnp.zeros_like(inv_std)
     if dx is not None:
         dx = widened(apply_mask(dx, where))
-        # Two sums and not one of `channel_sums`, whose reduction of several operands JAX cannot transpose.
+        # Two separate sums, because JAX cannot transpose the reduction of several operands in `channel_sums`.
         sums = jnp.stack([channel_sum(dx, options.axis), channel_sum(dx * x_hat, options.axis)])
         sums = sums if options.collectives is None else options.collectives.psum(sums)
         mean_dx, mean_dx_x_hat = (total / as_divisor(residuals.count, inv_std.dtype) for total in sums)
