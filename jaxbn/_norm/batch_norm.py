@@ -113,7 +113,7 @@ def batch_norm(
         forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
             same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
             `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`), and
-            reverse mode transposes that rule. It saves as few bytes as the default; on a CPU it takes somewhat longer.
+            reverse mode transposes that rule. It saves as few bytes as the default; on a CPU it can take twice as long.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the batch's `Moments`: mean, biased variance and count of each
