@@ -5,8 +5,11 @@ Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside t
 
     conv, conv_transpose, conv_general_dilated                  convolutions
     convolve, convolve_input_gradient, convolve_kernel_gradient the three bilinear maps that they are made of
-    batch_norm, batch_norm_relu, batch_norm_relu_conv           batch norm in training, alone and fused
-    batch_norm_inference, calibrated_batch_norm                 by given statistics; one that changes nothing yet
+    batch_norm                                                  batch norm in training
+    batch_norm_act, batch_norm_relu                             with a residual connection and an activation
+    batch_norm_act_conv, batch_norm_relu_conv                   with these and a convolution
+    batch_norm_inference, batch_norm_act_inference              by given statistics
+    calibrated_batch_norm                                       one that changes nothing yet
     init_running_stats, update_running_stats                    running averages of the statistics
     explain_conv                                                which algorithm computes a convolution, and why
     native_kernels                                              whether the CPU's kernels in C++ are used

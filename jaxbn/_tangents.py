@@ -16,7 +16,8 @@ def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents:
     """``tangent_map(residuals, *tangents)``, of which reverse mode saves the residuals alone.
 
     Without `jax.checkpoint`, JAX would save each array that the map multiplies a tangent by. Batch norm's x̂ is such an
-    array, as large as ``x``; it is computed from the residuals again.
+    array, as large as ``x``; it is computed from the residuals again. (A compiled program for the CPU may keep it all
+    the same, because XLA removes the barriers of `jax.checkpoint` there.)
 
     A tangent that is known to be zero is passed to the map as ``None``, so that the map can leave out the terms with
     it. JAX would compute these terms, and would save the zeros for reverse mode.

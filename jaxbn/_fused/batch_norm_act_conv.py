@@ -14,7 +14,8 @@ Forward mode goes the other way, with the tangent dh of `batch_norm_act`: ``dy =
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
 channel. In a chain of these blocks ``x`` is the output of the block before, so one activation is kept for each layer,
 where autodiff keeps several. A compiler that notices that both passes compute the same h could keep it instead of
-computing it again; `_make_dependent` prevents that.
+computing it again; `_make_dependent` prevents that. With ``forward_mode=True`` the same is saved, but nothing prevents
+the CPU's compiler from keeping h.
 
 References: He et al. (2016), *Identity Mappings in Deep Residual Networks*, for the order of the three operations;
 Pleiss et al. (2017), *Memory-Efficient Implementation of DenseNets*, for computing normalised values twice.

@@ -20,7 +20,7 @@ Activation = Callable[..., jax.Array]
 """Called with z, and then the arrays that the caller's function closes over."""
 
 CALLS = frozenset(
-    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat")
+    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 )
 """JAX's operations that call a function with their operands."""
 
@@ -35,13 +35,13 @@ ELEMENTWISE = frozenset(_NAMES.split())
 """JAX's operations whose every entry depends on the same entry of the operands alone."""
 
 
-def as_activation(function: str, activation: Any, z: jax.Array) -> tuple[Activation, tuple[Any, ...]]:
+def as_activation(function: str, activation: Any, z: jax.ShapeDtypeStruct) -> tuple[Activation, tuple[Any, ...]]:
     """The activation as a function of arrays alone, and the arrays that it closes over.
 
     Args:
         function: The public function, for the errors.
         activation: The caller's function.
-        z: An array of the type that the activation will be called with.
+        z: The type of the array that the activation will be called with.
 
     Raises:
         TypeError: It is not a function, or does not return one array of real numbers.

@@ -58,7 +58,7 @@ def with_activation(
     """The options with a checked activation, and the arrays that it closes over; ``None`` is no activation."""
     if activation is None:
         return options, ()
-    activation, constants = as_activation(function, activation, widened(x))
+    activation, constants = as_activation(function, activation, jax.eval_shape(widened, x))
     if options.collectives is not None:
         constants = options.collectives.copy_for_each_member(*constants)
     return replace(options, activation=activation), constants

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType
 
 from tests.fused.cases import COVERING_CASES, FUSED_CASES
 from tests.support.cases import Case, fused_conv_case, norm_case
 from tests.support.gradients import together
-from tests.support.precision import DTYPES
+from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes
 from tests.support.sample import covering, facts_of, in_turn
 from tests.support.tangents import (
     assert_all_orders_agree,
@@ -51,6 +52,12 @@ def test_sharded_jit(case: Case, kind: AxisType) -> None:
 @pytest.mark.parametrize(("case", "dtype"), in_turn(SMALL, DTYPES))
 def test_precision(case: Case, dtype: Any) -> None:
     assert_precise(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), in_turn(COVERING_CASES, [*DTYPES, jnp.float64]))
+def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
+    """JAX itself compares the tangents' dtypes."""
+    assert_cotangents_have_their_primals_dtypes(case.in_forward_mode, dtype)
 
 
 @pytest.mark.parametrize("case", COVERING_CASES, ids=str)

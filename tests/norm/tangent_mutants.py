@@ -10,14 +10,14 @@ ALONG_X_HAT = "along_x_hat = vector_tangent(dgamma, inv_std) - scale * mean_dx_x
 DIRECT = "scale * dx + dz"
 DX = "dx = widened(apply_mask(dx, where))"
 M = "total / as_divisor(residuals.count, inv_std.dtype) for total"
-SCALE = "scale = inv_std if residuals.gamma is None else inv_std * residuals.gamma.astype(inv_std.dtype)"
+SCALE = "scale = inv_std if gamma is None else inv_std * gamma.astype(inv_std.dtype)"
 TOTAL = "sums = sums if options.collectives is None else options.collectives.psum(sums)"
-RETURNED = "apply_mask(dz, where).astype(residuals.x.dtype), mean_dx, 2 * mean_dx_x_hat / inv_std"
-X_HAT = "x_hat = _x_hat(apply_mask(residuals.x, where), where, vectors)"
+RETURNED = "apply_mask(dy, where).astype(x.dtype), mean_dx, 2 * mean_dx_x_hat / inv_std"
+X_HAT = "x_hat = _x_hat(apply_mask(x, where), where, vectors)"
 
 BY_MEAN = "constant = dbeta - scale * dmean"
 BY_VAR = "along_x_hat = dgamma - 0.5 * scale * inv_std * dvar"
-DIRECT_INFERENCE = "along_channels(scale, x_hat, options.axis) * dx.astype(x_hat.dtype) + dy"
+DIRECT_INFERENCE = "along_channels(scale, x_hat, options.axis) * dx.astype(x_hat.dtype) + dz"
 
 of_rule = partial(tangent, "_norm.batch_norm")
 of_inference = partial(tangent, "_norm.inference")
@@ -47,15 +47,15 @@ TANGENTS = [
         transforms=("jvp of grad",),
     ),
     of_rule("dx: mask ignored", DX, "dx = widened(dx)", MASKED),
-    of_rule("dy: mask ignored", RETURNED, RETURNED.replace("apply_mask(dz, where)", "dz"), MASKED),
-    of_rule("m: mask ignored", M, "total / (residuals.x.size / inv_std.size) for total", MASKED),
+    of_rule("dy: mask ignored", RETURNED, RETURNED.replace("apply_mask(dy, where)", "dy"), MASKED),
+    of_rule("m: mask ignored", M, "total / (x.size / inv_std.size) for total", MASKED),
     of_rule("all-reduce missing", TOTAL, "", MEMBERS),
     of_rule("all-reduce missing on devices", TOTAL, "", UNCHECKED),
     of_inference("inference: through μ: sign", BY_MEAN, BY_MEAN.replace("-", "+"), INFERENCE),
     of_inference("inference: through σ²: ½ dropped", BY_VAR, BY_VAR.replace("0.5 * ", ""), INFERENCE),
     of_inference("inference: through σ²: σ⁻² for σ⁻³", BY_VAR, BY_VAR.replace("inv_std * ", ""), INFERENCE),
     of_inference("inference: dγ for dβ", BY_MEAN, BY_MEAN.replace("dbeta", "dgamma"), INFERENCE),
-    of_inference("inference: direct: dropped", DIRECT_INFERENCE, "dy", INFERENCE),
+    of_inference("inference: direct: dropped", DIRECT_INFERENCE, "dz", INFERENCE),
     of_inference(
         "inference: direct: in bfloat16",
         DIRECT_INFERENCE,

@@ -16,7 +16,7 @@ from tests.support.batch_norm_in_parts import KINDS
 from tests.support.cases import Case, norm_case
 from tests.support.compare import assert_close, cotangents, pullback
 from tests.support.gradients import together
-from tests.support.precision import DTYPES
+from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes
 from tests.support.sample import covering, facts_of, in_turn
 from tests.support.tangents import (
     assert_precise,
@@ -118,6 +118,12 @@ def test_a_nan_that_the_mask_leaves_out_touches_nothing() -> None:
 @pytest.mark.parametrize(("case", "dtype"), in_turn([MASKED, IMAGES[1]], DTYPES))
 def test_precision(case: Case, dtype: Any) -> None:
     assert_precise(case, dtype)
+
+
+@pytest.mark.parametrize(("case", "dtype"), in_turn(COVERING_CASES, [*DTYPES, jnp.float64]))
+def test_cotangents_have_their_primals_dtypes(case: Case, dtype: Any) -> None:
+    """JAX itself compares the tangents' dtypes."""
+    assert_cotangents_have_their_primals_dtypes(case.in_forward_mode, dtype)
 
 
 @pytest.mark.parametrize("case", COVERING_CASES, ids=str)

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from typing import Any
 
+import jax
 import pytest
 
 import jaxbn
@@ -15,11 +16,21 @@ CONVOLUTION = (
 ALGORITHM = ", algorithm=None"
 PLAIN_CONVOLUTION = CONVOLUTION.removesuffix(ALGORITHM)
 STATISTICS = "epsilon=1e-05, where=None, axis_name=None, axis_index_groups=None"
+RELU = str(jax.nn.relu)  # at an address that differs between runs
 FORWARD_MODE = ", forward_mode=False"
 TRANSPOSED = CONVOLUTION.replace("padding='VALID'", "padding='SAME', output_padding=0")
 
 SIGNATURES = {
     "batch_norm": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS}{FORWARD_MODE})",
+    "batch_norm_act": f"(x, gamma, beta, activation, *, residual=None, axis=-1, {STATISTICS}{FORWARD_MODE})",
+    "batch_norm_act_conv": (
+        "(x, gamma, beta, activation, kernel, bias=None, *, residual=None, return_activation=False, "
+        f"{CONVOLUTION}, {STATISTICS}{FORWARD_MODE})"
+    ),
+    "batch_norm_act_inference": (
+        f"(x, mean, var, gamma=None, beta=None, activation={RELU}, *, residual=None, axis=-1, "
+        f"epsilon=1e-05{FORWARD_MODE})"
+    ),
     "batch_norm_inference": f"(x, mean, var, gamma=None, beta=None, *, axis=-1, epsilon=1e-05{FORWARD_MODE})",
     "batch_norm_relu": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS}{FORWARD_MODE})",
     "batch_norm_relu_conv": f"(x, gamma, beta, kernel, bias=None, *, {CONVOLUTION}, {STATISTICS}{FORWARD_MODE})",
