@@ -30,7 +30,7 @@ FUSED_CASES = [
     act_case((3, 5, 2), 1, "relu", epsilon=1e-2),
     act_case((4, 3, 5, 2), 1, "sigmoid", where="random"),
     act_case((4, 3, 5), -1, "prelu", where="images"),
-    Case("batch_norm_act", {"x": (3, 4, 5)}, {"activation": "silu"}),
+    Case("batch_norm_act", {"x": (3, 4, 5), "gamma": None, "beta": None}, {"activation": "silu"}),
     Case(
         "batch_norm_act_inference",
         {"x": (3, 4, 5), "mean": (4,), "var": (4,), "gamma": (4,), "beta": (4,), "residual": (3, 4, 5), "slope": (5,)},

@@ -83,7 +83,7 @@ def call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[
         options["where"] = mask(options["where"], arrays[0].shape, options.get("axis", -1))
     if "activation" in options:  # whose place is between the arrays
         options["activation"] = activation(options["activation"], given.pop("slope", None))
-        outputs = operation(**given, **options)
+        outputs = operation(**dict.fromkeys(set(case.shapes) - {"slope"}) | given, **options)
     else:
         outputs = operation(*(given.get(name) for name in case.shapes), **options)
     return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
