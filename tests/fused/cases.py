@@ -2,7 +2,9 @@
 
 from itertools import product
 
-from tests.support.cases import LAYOUTS, MASKS, Case, act_case, fused_conv_case, norm_case
+from tests.support.cases import LAYOUTS, MASKS, Case, Shape, act_case, fused_conv_case, norm_case
+
+BLOCK: dict[str, Shape | None] = {"x": (3, 5, 4, 2), "gamma": (2,), "beta": (2,), "kernel": (3, 2, 2, 3)}
 
 FUSED_CASES = [
     *(
@@ -40,8 +42,7 @@ FUSED_CASES = [
     *(
         Case(
             "batch_norm_act_conv",
-            {"x": (3, 5, 4, 2), "gamma": (2,), "beta": (2,), "kernel": (3, 2, 2, 3), "bias": (3,)}
-            | dict.fromkeys(("residual",), (3, 5, 4, 2)),
+            {**BLOCK, "bias": (3,), "residual": BLOCK["x"]},
             {"activation": name, "padding": "SAME", "stride": (1, 2), **options},
         )
         for name, options in (
