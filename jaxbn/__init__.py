@@ -1,11 +1,15 @@
 """Convolution and batch normalisation for JAX, with gradients derived by hand.
 
-Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it:
+Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it, and with a
+`jax.custom_jvp` rule for ``forward_mode=True``:
 
     conv, conv_transpose, conv_general_dilated                  convolutions
     convolve, convolve_input_gradient, convolve_kernel_gradient the three bilinear maps that they are made of
-    batch_norm, batch_norm_relu, batch_norm_relu_conv           batch norm in training, alone and fused
-    batch_norm_inference, calibrated_batch_norm                 by given statistics; one that changes nothing yet
+    batch_norm                                                  batch norm in training
+    batch_norm_act, batch_norm_relu                             with a residual connection and an activation
+    batch_norm_act_conv, batch_norm_relu_conv                   with these and a convolution
+    batch_norm_inference, batch_norm_act_inference              by given statistics
+    calibrated_batch_norm                                       one that changes nothing yet
     init_running_stats, update_running_stats                    running averages of the statistics
     explain_conv                                                which algorithm computes a convolution, and why
     native_kernels                                              whether the CPU's kernels in C++ are used
@@ -37,12 +41,12 @@ from jaxbn._conv.conv_transpose import conv_transpose
 from jaxbn._conv.explanation import ConvExplanation, explain_conv
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
-from jaxbn._fused.batch_norm_relu import batch_norm_relu
-from jaxbn._fused.batch_norm_relu_conv import batch_norm_relu_conv
+from jaxbn._fused.batch_norm_act import batch_norm_act, batch_norm_relu
+from jaxbn._fused.batch_norm_act_conv import batch_norm_act_conv, batch_norm_relu_conv
 from jaxbn._native import NativeKernels, native_kernels
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
-from jaxbn._norm.inference import batch_norm_inference
+from jaxbn._norm.inference import batch_norm_act_inference, batch_norm_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 from jaxbn._norm.statistics import Moments
 
@@ -53,6 +57,9 @@ __all__ = [
     "NativeKernels",
     "RunningStats",
     "batch_norm",
+    "batch_norm_act",
+    "batch_norm_act_conv",
+    "batch_norm_act_inference",
     "batch_norm_inference",
     "batch_norm_relu",
     "batch_norm_relu_conv",

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-OPTIONAL = ("gamma", "beta", "bias", "where")
+OPTIONAL = ("gamma", "beta", "bias", "where", "residual")
 
 
 def as_arrays(function: str, **arguments: Any) -> tuple[Any, ...]:
@@ -66,6 +66,12 @@ def as_integer(function: str, argument: str, value: Any, *, least: int | None = 
     if least is not None and integer < least:
         raise ValueError(f"{function}: `{argument}` is {integer}; it must be at least {least}")
     return integer
+
+
+def require_bool(function: str, argument: str, value: Any) -> None:
+    """Raises ``TypeError`` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}: `{argument}` is {value!r}; it must be True or False")
 
 
 def as_positive(function: str, argument: str, value: Any, dtype: Any) -> float:

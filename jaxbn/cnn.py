@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbn._channels import wide_dtype
 from jaxbn._conv.conv import conv
-from jaxbn._fused.batch_norm_relu import batch_norm_relu
+from jaxbn._fused.batch_norm_act import batch_norm_relu
 from jaxbn._norm.inference import batch_norm_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 

@@ -1,8 +1,9 @@
 """The public operations in plain JAX, without derivative rules: what the hand-written rules are tested against.
 
-Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm``. It
-is written straight from the definition, shares no code with the rules, supports every mode of autodiff, and does not
-check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its reference.
+Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm`` and
+``forward_mode``. It is written straight from the definition, shares no code with the rules, supports every mode of
+autodiff, and does not check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its
+reference, and with ``jax.jvp`` of it.
 
     >>> import jax, jax.numpy as jnp, jaxbn
     >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))
@@ -12,6 +13,7 @@ check its arguments. The tests compare every hand-written rule with ``jax.grad``
     True
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -138,6 +140,27 @@ def batch_norm(
     return y.astype(x.dtype), Moments(mean, var, count)
 
 
+def batch_norm_act(
+    x: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    activation: Callable[[jax.Array], jax.Array] | None,
+    *,
+    residual: jax.Array | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> tuple[jax.Array, Moments]:
+    """`jaxbn.batch_norm_act` as `batch_norm`, an addition and the activation."""
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    z, moments = batch_norm(_at_least_float32(x), gamma, beta, axis=axis, epsilon=epsilon, **options)
+    y = _activated(activation, z, residual)
+    y = y if where is None else jnp.where(where, y, jnp.zeros_like(y))
+    return y.astype(x.dtype), moments
+
+
 def batch_norm_relu(
     x: jax.Array,
     gamma: jax.Array | None = None,
@@ -153,6 +176,33 @@ def batch_norm_relu(
     options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
     y, moments = batch_norm(x, gamma, beta, axis=axis, epsilon=epsilon, **options)
     return jax.nn.relu(y), moments
+
+
+def batch_norm_act_conv(
+    x: jax.Array,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    activation: Callable[[jax.Array], jax.Array] | None,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    residual: jax.Array | None = None,
+    return_activation: bool = False,
+    epsilon: float = 1e-5,
+    where: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+    **conv_options: Any,
+) -> tuple[Any, ...]:
+    """`jaxbn.batch_norm_act_conv` as `batch_norm_act` followed by `conv`."""
+    layout = conv_options.get("dimension_numbers") or _CHANNELS_LAST[x.ndim]
+    axis = lax.conv_dimension_numbers(x.shape, kernel.shape, layout).lhs_spec[1]
+    options: dict[str, Any] = {"where": where, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
+    hidden, moments = batch_norm_act(
+        x, gamma, beta, activation, residual=residual, axis=axis, epsilon=epsilon, **options
+    )
+    y = conv(hidden, kernel, bias, **conv_options)
+    return (y, moments, hidden) if return_activation else (y, moments)
 
 
 def batch_norm_relu_conv(
@@ -212,6 +262,28 @@ def batch_norm_inference(
     y = y if gamma is None else y * _expand(gamma, y, axis)
     y = y if beta is None else y + _expand(beta, y, axis)
     return y.astype(x.dtype)
+
+
+def batch_norm_act_inference(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    gamma: jax.Array | None = None,
+    beta: jax.Array | None = None,
+    activation: Callable[[jax.Array], jax.Array] | None = jax.nn.relu,
+    *,
+    residual: jax.Array | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """`jaxbn.batch_norm_act_inference` as `batch_norm_inference`, an addition and the activation."""
+    z = batch_norm_inference(_at_least_float32(x), mean, var, gamma, beta, axis=axis, epsilon=epsilon)
+    return _activated(activation, z, residual).astype(x.dtype)
+
+
+def _activated(activation: Any, z: jax.Array, residual: jax.Array | None) -> jax.Array:
+    z = z if residual is None else z + residual.astype(z.dtype)
+    return z if activation is None else activation(z)
 
 
 def _per_axis(option: int | tuple[int, ...], spatial: int) -> tuple[int, ...]:

@@ -12,26 +12,32 @@ The sum is linear in ``x`` and in ``K``, so with ``dy = ∂Loss/∂y`` each grad
 
 These sums are the bilinear maps of `jaxbn._conv.maps`; `jaxbn._conv.geometry` has the index arithmetic.
 
+The tangent of ``y``, for forward mode, follows from the derivative of a product:
+
+    dy = Σ dx · K + Σ x · dK + dbias
+
 Saved for the backward pass: ``x``, ``kernel`` and ``bias``, which the caller holds anyway.
 
 References: the deck's *Back-propagation at the convolution layer*; Dumoulin and Visin (2016), *A guide to convolution
 arithmetic for deep learning*.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxbn._channels import along_channels, channel_sum
+from jaxbn._channels import along_channels, channel_sum, widened
 from jaxbn._conv.maps import convolution, input_gradient, kernel_gradient
 from jaxbn._conv.options import ConvConfig, ConvOptions, DimensionNumbers, PaddingOption, Steps
 from jaxbn._conv.spec import in_one_dtype
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -49,6 +55,7 @@ def conv(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
     algorithm: str | None = None,
+    forward_mode: bool = False,
 ) -> Float[Array, "batch *output out"]:
     """Convolves a batch of images with a kernel: every output is a weighted sum of the inputs in a window.
 
@@ -63,8 +70,8 @@ def conv(
     The gradients are computed by hand-written formulas, from the gradient ``dy`` with respect to ``y``:
     ``dx = Σ dy · K`` over the outputs that an input contributes to (D5), ``dkernel = Σ x · dy`` over the batch and the
     outputs (D7), and ``dbias = Σ dy``. Only ``x``, ``kernel`` and ``bias`` themselves are saved for the backward pass.
-    Gradients of gradients work to every order, and so does `jax.jvp` of a gradient, as in `jax.hessian`. `jax.jvp` of
-    `conv` itself raises an error, as for every function with a `jax.custom_vjp`: use `jaxbn.convolve` there.
+    Gradients of gradients work to every order, and so does `jax.jvp` of a gradient, as in `jax.hessian`. For `jax.jvp`,
+    `jax.linearize` or `jax.jacfwd` of `conv` itself, pass ``forward_mode=True``.
 
     Args:
         x: The images, ``(batch, *spatial, in)``, of any floating dtype. ``dimension_numbers`` may order the axes
@@ -88,6 +95,10 @@ def conv(
             except for float16, whose range is too small: then they are formed in ``dy``'s.
         algorithm: The name of the algorithm that computes the convolution and its gradients; ``None`` lets jaxbn choose
             the fastest for each. `explain_conv` lists the choices.
+        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
+            same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
+            `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`),
+            ``dy = conv(dx, K) + conv(x, dK) + dbias``, and reverse mode transposes that rule.
 
     Returns:
         ``(batch, *output, out)``, or in the order of ``dimension_numbers``, in ``x``'s dtype or
@@ -110,6 +121,7 @@ def conv(
         Deck, D1 to D9.
     """
     x, kernel, bias = as_arrays("conv", x=x, kernel=kernel, bias=bias)
+    require_bool("conv", "forward_mode", forward_mode)
     options = ConvOptions(
         function="conv",
         stride=stride,
@@ -122,7 +134,8 @@ def conv(
         preferred_element_type=preferred_element_type,
         algorithm=algorithm,
     )
-    y: Any = _conv(options.resolve(x, kernel, bias), *vary_alike(x, kernel, bias))
+    core = _conv_with_tangents if forward_mode else _conv
+    y: Any = core(options.resolve(x, kernel, bias), *vary_alike(x, kernel, bias))
     return y
 
 
@@ -163,3 +176,39 @@ def conv_bwd(
 
 
 _conv.defvjp(conv_fwd, conv_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _conv_with_tangents(config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return conv_fwd(config, x, kernel, bias)[0]
+
+
+def _conv_jvp(config: ConvConfig, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    y, residuals = conv_fwd(config, *primals)
+    return y, apply_tangent_map(partial(conv_tangent, config), residuals, tangents)
+
+
+def conv_tangent(
+    config: ConvConfig,
+    residuals: ConvResiduals,
+    dx: jax.Array | None,
+    dkernel: jax.Array | None,
+    dbias: jax.Array | None,
+) -> jax.Array:
+    """``dy`` (D3); a tangent that is ``None`` is zero."""
+    layout, spec = config
+    x, kernel, _ = residuals
+    if dx is None and dkernel is None:  # There must be one product, for the shape of y.
+        dkernel = jnp.zeros_like(kernel)
+    products = [
+        convolution(spec, layout.canonical_x(left), layout.canonical_kernel(right))
+        for left, right in ((dx, kernel), (x, dkernel))
+        if left is not None and right is not None
+    ]
+    # In at least float32, because the transpose of the addition of dbias is a sum.
+    dy = reduce(jnp.add, map(widened, products))
+    dy = dy if dbias is None else dy + along_channels(dbias, dy)
+    return layout.restore_y(dy.astype(products[0].dtype))
+
+
+_conv_with_tangents.defjvp(_conv_jvp, symbolic_zeros=True)

@@ -11,25 +11,29 @@ the roles of ``x`` and ``dy`` exchanged:
     dK    = Σ dy · x    its kernel gradient, with dy as the input                (D7)
     dbias = Σ dy        over the batch and the outputs
 
+The tangent of ``y``, for forward mode, is ``dy = Σ dx · K + Σ x · dK + dbias``, with the same sums as the forward.
+
 Saved for the backward pass: ``x``, ``kernel`` and ``bias``, which the caller holds anyway.
 
 References: Dumoulin and Visin (2016), *A guide to convolution arithmetic for deep learning*, for the shapes.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxbn._channels import along_channels, channel_sum
+from jaxbn._channels import along_channels, channel_sum, widened
 from jaxbn._conv.maps import convolution, input_gradient, kernel_gradient
 from jaxbn._conv.options import ConvConfig, ConvOptions, DimensionNumbers, PaddingOption, Steps
 from jaxbn._conv.spec import in_one_dtype
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -48,6 +52,7 @@ def conv_transpose(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
     algorithm: str | None = None,
+    forward_mode: bool = False,
 ) -> Float[Array, "batch *output out"]:
     """Transposes a convolution: computes the gradient of ``conv(·, kernel)`` with respect to its input, as a layer.
 
@@ -78,6 +83,7 @@ def conv_transpose(
         stride, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm: The
             options of the convolution that is transposed, explained in `conv`; ``dimension_numbers`` are those of this
             function's ``x``, ``kernel`` and ``y``.
+        forward_mode: Whether forward mode works too, as in `conv`.
 
     Returns:
         ``(batch, *output, out)``, or in the order of ``dimension_numbers``, in ``x``'s dtype or
@@ -97,6 +103,7 @@ def conv_transpose(
         Deck, D5 as a forward.
     """
     x, kernel, bias = as_arrays("conv_transpose", x=x, kernel=kernel, bias=bias)
+    require_bool("conv_transpose", "forward_mode", forward_mode)
     options = ConvOptions(
         function="conv_transpose",
         stride=stride,
@@ -110,7 +117,8 @@ def conv_transpose(
         preferred_element_type=preferred_element_type,
         algorithm=algorithm,
     )
-    y: Any = _conv_transpose(options.resolve_transposed(x, kernel, bias), *vary_alike(x, kernel, bias))
+    core = _conv_transpose_with_tangents if forward_mode else _conv_transpose
+    y: Any = core(options.resolve_transposed(x, kernel, bias), *vary_alike(x, kernel, bias))
     return y
 
 
@@ -148,3 +156,43 @@ def _conv_transpose_bwd(
 
 
 _conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _conv_transpose_with_tangents(
+    config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    return _conv_transpose_fwd(config, x, kernel, bias)[0]
+
+
+def _conv_transpose_jvp(
+    config: ConvConfig, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[jax.Array, jax.Array]:
+    y, residuals = _conv_transpose_fwd(config, *primals)
+    return y, apply_tangent_map(partial(_conv_transpose_tangent, config), residuals, tangents)
+
+
+def _conv_transpose_tangent(
+    config: ConvConfig,
+    residuals: _Residuals,
+    dx: jax.Array | None,
+    dkernel: jax.Array | None,
+    dbias: jax.Array | None,
+) -> jax.Array:
+    """``dy`` (D5); a tangent that is ``None`` is zero."""
+    layout, spec = config
+    x, kernel, _ = residuals
+    if dx is None and dkernel is None:  # There must be one product, for the shape of y.
+        dkernel = jnp.zeros_like(kernel)
+    products = [
+        input_gradient(spec, layout.canonical_x(left), layout.canonical_kernel(right))
+        for left, right in ((dx, kernel), (x, dkernel))
+        if left is not None and right is not None
+    ]
+    # In at least float32, because the transpose of the addition of dbias is a sum.
+    dy = reduce(jnp.add, map(widened, products))
+    dy = dy if dbias is None else dy + along_channels(dbias, dy)
+    return layout.restore_y(dy.astype(products[0].dtype))
+
+
+_conv_transpose_with_tangents.defjvp(_conv_transpose_jvp, symbolic_zeros=True)

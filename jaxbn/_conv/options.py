@@ -20,7 +20,7 @@ from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, dilated_extent, p
 from jaxbn._conv.layout import Layout, Operand, as_read, read_layout
 from jaxbn._conv.spec import Arithmetic, ConvSpec, precision_in_context
 from jaxbn._sizes import is_known
-from jaxbn._validation import as_integer, require_floating, require_vector
+from jaxbn._validation import as_integer, require_bool, require_floating, require_vector
 
 Steps = int | tuple[int, ...]
 """One step for every spatial axis, or one step for each."""
@@ -136,8 +136,7 @@ class ConvOptions:
         function = self.function
         for argument, array in (("x", x), ("kernel", kernel)):
             require_floating(function, argument, array.dtype)
-        if not isinstance(self.flip_kernel, bool):
-            raise TypeError(f"{function}: `flip_kernel` is {self.flip_kernel!r}; it must be True or False")
+        require_bool(function, "flip_kernel", self.flip_kernel)
         layout = read_layout(function, x, kernel, self.dimension_numbers, flip_kernel=self.flip_kernel)
         if kernel.dtype != x.dtype:
             raise TypeError(f"{function}: `kernel` has dtype {kernel.dtype}, `x` has {x.dtype}; they must be the same")

@@ -18,37 +18,54 @@ well: if the loss depends on the returned μ and σ², their cotangents dμ and 
 ``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
 
 With a mask, every sum is over the entries where the mask is True, and dx is 0 elsewhere. If the batch is split over
-devices, every sum is over all devices. An activation may follow: then y is the activation of ``z = γ x̂ + β``, and dz
-replaces dy in the formulas above.
+devices, every sum is over all devices. An activation φ may follow, and a residual connection r may be added before it:
+
+    z = γ x̂ + β + r    y = φ(z)    dz = φ′(z) dy    dr = dz
+
+Then dz replaces dy in the formulas above.
+
+Forward mode asks for the tangent of ``y``, from those of ``x``, γ and β. The Jacobian of y by x,
+
+    γ / √(σ² + ε) · (I − 11ᵀ / m − x̂x̂ᵀ / m)
+
+is symmetric, so the tangent is computed by D16 too, with dx in the place of dy:
+
+    dy = γ / √(σ² + ε) · [dx − (1/m) Σ dx − x̂ · (1/m) Σ dx · x̂] + x̂ dγ + dβ
+    dμ = (1/m) Σ dx    dσ² = 2 √(σ² + ε) · (1/m) Σ dx · x̂
 
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. x̂, z and y are not saved: they are computed from ``x`` again.
+channel. x̂, z and y are not saved: they are computed from ``x`` again. The same is saved with ``forward_mode=True``.
 
 References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift*.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Float
 
-from jaxbn._channels import along_axis, cast_cotangent, channel_sums, widened
+from jaxbn._channels import along_axis, cast_cotangent, channel_sum, channel_sums, widened
+from jaxbn._norm.activation import activated, tangent_through_activation, through_activation
 from jaxbn._norm.options import (
     BatchNormOptions,
     as_mask,
+    as_residual,
     require_batch,
     shard_vectors,
     training_options,
+    with_activation,
     with_batch_axis,
 )
 from jaxbn._norm.statistics import Moments, apply_mask, as_divisor, batch_statistics
 from jaxbn._sharding import vary_alike
-from jaxbn._validation import as_arrays, public
+from jaxbn._tangents import apply_tangent_map, vector_tangent
+from jaxbn._validation import as_arrays, public, require_bool
 
 
 @public
@@ -62,6 +79,7 @@ def batch_norm(
     where: Bool[Array, "..."] | None = None,
     axis_name: Any = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
+    forward_mode: bool = False,
 ) -> tuple[Float[Array, "..."], Moments]:
     """Normalises each channel of ``x`` over the batch, then scales it by γ and shifts it by β.
 
@@ -98,6 +116,10 @@ def batch_norm(
             moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``.
         axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
             list share their statistics with each other, and not with other devices. ``None`` is one group of all.
+        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
+            same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
+            `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`), and
+            reverse mode transposes that rule. It saves as few bytes as the default; on a CPU it can take twice as long.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the batch's `Moments`: mean, biased variance and count of each
@@ -105,7 +127,7 @@ def batch_norm(
 
     Raises:
         TypeError: ``x``, ``gamma`` or ``beta`` is not of a real floating dtype, ``where`` is not boolean, ``axis`` is
-            not an int, or ``axis_index_groups`` is not a list of lists of ints.
+            not an int, ``axis_index_groups`` is not a list of lists of ints, or ``forward_mode`` is not a bool.
         ValueError: ``x`` is empty or has too few axes, ``axis`` is out of range, ``epsilon`` is not positive,
             ``gamma`` or ``beta`` does not have one entry for each channel, ``where`` does not broadcast to ``x``,
             ``axis_name`` is not bound, or ``axis_index_groups`` does not have each index once in groups of one size.
@@ -121,43 +143,57 @@ def batch_norm(
         Deck, D10, D13 to D16.
     """
     options = {"axis": axis, "epsilon": epsilon, "axis_name": axis_name, "axis_index_groups": axis_index_groups}
-    return batch_norm_with_activation("batch_norm", None, x, gamma, beta, where, **options)
+    return batch_norm_and_activation("batch_norm", None, x, gamma, beta, where, forward_mode=forward_mode, **options)
 
 
-def batch_norm_with_activation(
+def batch_norm_and_activation(
     function: str,
-    activation: Callable[[jax.Array], jax.Array] | None,
+    activation: Any,
     x: Any,
     gamma: Any,
     beta: Any,
     where: Any,
+    residual: Any = None,
+    *,
+    forward_mode: bool,
     **unchecked: Any,
 ) -> tuple[jax.Array, Moments]:
-    """Validate the arguments of a public function, and call the core."""
-    x, gamma, beta = as_arrays(function, x=x, gamma=gamma, beta=beta)
+    """Validate the arguments of a public function, and call the core; ``activation`` may be ``None``."""
+    x, gamma, beta, residual = as_arrays(function, x=x, gamma=gamma, beta=beta, residual=residual)
+    require_bool(function, "forward_mode", forward_mode)
     if unchecked["axis_name"] is None:
         require_batch(function, x, ", or be one example of a batch whose axis `axis_name` names, as in jax.vmap")
-    options = training_options(function, x, gamma, beta, activation=activation, **unchecked)
+    options = training_options(function, x, gamma, beta, **unchecked)
     shape = x.shape
-    options, x, where = with_batch_axis(options, x, as_mask(function, where, x))
+    where, residual = as_mask(function, where, x), as_residual(function, residual, x)
+    options, x, where, residual = with_batch_axis(options, x, where, residual)
     gamma, beta = shard_vectors(options, x, gamma, beta)
-    outputs: Any = _batch_norm(options, *vary_alike(x, gamma, beta, where, over=options.axis_names))
+    arrays = vary_alike(x, gamma, beta, where, residual, over=options.axis_names)
+    options, constants = with_activation(function, options, activation, arrays[0])
+    core = _batch_norm_with_tangents if forward_mode else _batch_norm
+    outputs: Any = core(options, Operands(*arrays, constants=constants))
     y, moments = outputs
     return y.reshape(shape), moments
 
 
+class Operands(NamedTuple):
+    """The arrays of a batch norm and of the activation after it; or their cotangents, or their tangents."""
+
+    x: jax.Array
+    gamma: jax.Array | None
+    beta: jax.Array | None
+    where: jax.Array | None  # with the rank of x
+    residual: jax.Array | None  # of a residual connection: it is added before the activation
+    constants: tuple[Any, ...] = ()  # what the activation closes over
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _batch_norm(
-    options: BatchNormOptions, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
-) -> tuple[jax.Array, Moments]:
-    return batch_norm_fwd(options, x, gamma, beta, where)[0]
+def _batch_norm(options: BatchNormOptions, operands: Operands) -> tuple[jax.Array, Moments]:
+    return batch_norm_fwd(options, operands)[0]
 
 
 class Residuals(NamedTuple):
-    x: jax.Array  # the caller's array
-    gamma: jax.Array | None  # the caller's array
-    beta: jax.Array | None  # the caller's array
-    where: jax.Array | None  # the caller's array, with the rank of x
+    operands: Operands  # the caller's arrays
     # Vectors with one entry for each channel.
     pivot: jax.Array  # the first part of the mean
     correction: jax.Array  # the second part: μ = pivot + correction
@@ -165,33 +201,33 @@ class Residuals(NamedTuple):
     count: jax.Array  # m, int32  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def batch_norm_fwd(
-    options: BatchNormOptions, x: jax.Array, gamma: jax.Array | None, beta: jax.Array | None, where: jax.Array | None
-) -> tuple[tuple[jax.Array, Moments], Residuals]:
+def batch_norm_fwd(options: BatchNormOptions, operands: Operands) -> tuple[tuple[jax.Array, Moments], Residuals]:
     """``y`` and the moments (D10, D13), and the residuals of the backward pass."""
-    statistics = batch_statistics(x, where, options.axis, options.collectives)
+    statistics = batch_statistics(operands.x, operands.where, options.axis, options.collectives)
     mean, var, count = statistics.mean, statistics.var, statistics.count
     inv_std = lax.rsqrt(var + options.epsilon)
-    residuals = Residuals(x, gamma, beta, where, statistics.pivot, statistics.correction, inv_std, count)
+    residuals = Residuals(operands, statistics.pivot, statistics.correction, inv_std, count)
     return (y_from_residuals(options, residuals), Moments(mean, var, count)), residuals
 
 
 def batch_norm_bwd(
     options: BatchNormOptions, residuals: Residuals, cotangents: tuple[jax.Array, Moments]
-) -> tuple[jax.Array, jax.Array | None, jax.Array | None, None]:
+) -> tuple[Operands]:
     """``dx`` (D16), and ``dγ`` and ``dβ`` of this device's part of the batch (D14)."""
-    x, gamma, beta, where, *_, inv_std, count = residuals
+    x, gamma, beta, where, residual, constants = residuals.operands
+    inv_std, count = residuals.inv_std, residuals.count
     dy, dmoments = cotangents
-    x, dy = apply_mask(x, where), apply_mask(dy, where)
+    x, dy = apply_mask(x, where), widened(apply_mask(dy, where))
     vectors = _channel_vectors(options, residuals)
+    x_hat = _x_hat(x, where, vectors)
+    z = _argument(x_hat, vectors, residual, where)
+    dz, dconstants = through_activation(options.activation, z, constants, dy, where)
 
-    def terms(x: jax.Array, dy: jax.Array, where: jax.Array | None, vectors: _Vectors) -> tuple[jax.Array, jax.Array]:
-        x_hat = _x_hat(x, where, vectors)
-        dz = _through_activation(options, dy, x_hat, vectors)
-        return dz, dz * x_hat
+    def terms(x: jax.Array, dz: jax.Array, where: jax.Array | None, vectors: _Vectors) -> tuple[jax.Array, jax.Array]:
+        return dz, dz * _x_hat(x, where, vectors)
 
-    # D14, in one pass over x and dy.
-    dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)
+    # D14, in one pass over x and dz.
+    dbeta, dgamma = channel_sums(terms, x, dz, where, vectors, axis=options.axis)
 
     # The means of dx̂ and dx̂ · x̂ over the whole batch follow from the same sums, because dx̂ = γ dz.
     dx_hat_sums, dmoments = jnp.stack([dbeta, dgamma]), jnp.stack([dmoments.mean, dmoments.var])
@@ -204,26 +240,71 @@ def batch_norm_bwd(
     mean_dx_hat, mean_dx_hat_x_hat, returned_dmean_over_m, returned_dvar_over_m = means
 
     # D16: the three paths of D15, and what comes back through the moments that were returned.
-    x_hat = _x_hat(x, where, vectors)
-    dz = _through_activation(options, dy, x_hat, vectors)
     dx_hat = dz if vectors.gamma is None else dz * vectors.gamma
     direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
     through_variance = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
     through_returned_moments = returned_dmean_over_m + x_hat * (2 * returned_dvar_over_m / vectors.inv_std)
     dx = apply_mask(direct_and_through_mean + through_variance + through_returned_moments, where).astype(x.dtype)
-    return dx, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta), None
+
+    dgamma, dbeta, dresidual = (cast_cotangent(*pair) for pair in ((dgamma, gamma), (dbeta, beta), (dz, residual)))
+    return (Operands(dx, dgamma, dbeta, None, dresidual, dconstants),)
 
 
 _batch_norm.defvjp(batch_norm_fwd, batch_norm_bwd)
 
 
-def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Array:
-    """``y``, for the forward pass, and for a backward pass that needs it again (`batch_norm_relu_conv`)."""
-    where = residuals.where
-    x = apply_mask(residuals.x, where)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _batch_norm_with_tangents(options: BatchNormOptions, operands: Operands) -> tuple[jax.Array, Moments]:
+    return batch_norm_fwd(options, operands)[0]
+
+
+def _batch_norm_jvp(
+    options: BatchNormOptions, primals: tuple[Operands], tangents: tuple[Operands]
+) -> tuple[tuple[jax.Array, Moments], tuple[jax.Array, Moments]]:
+    (y, moments), residuals = batch_norm_fwd(options, *primals)
+    dy, dmean, dvar = apply_tangent_map(partial(batch_norm_tangents, options), residuals, tangents)
+    return (y, moments), (dy, Moments(dmean, dvar, zero_from_primal(moments.count, symbolic_zeros=True)))
+
+
+def batch_norm_tangents(
+    options: BatchNormOptions, residuals: Residuals, tangents: Operands
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``dy``, ``dμ`` and ``dσ²`` (D16, with dx in the place of dy); a tangent that is ``None`` is zero."""
+    x, gamma, _, where, residual, constants = residuals.operands
+    dx, dgamma, dbeta, _, dresidual, dconstants = tangents
+    inv_std = residuals.inv_std
     vectors = _channel_vectors(options, residuals)
-    z = _scale_and_shift(_x_hat(x, where, vectors), vectors)
-    return apply_mask(z if options.activation is None else options.activation(z), where).astype(x.dtype)
+    x_hat = _x_hat(apply_mask(x, where), where, vectors)
+    mean_dx = mean_dx_x_hat = jnp.zeros_like(inv_std)
+    if dx is not None:
+        dx = widened(apply_mask(dx, where))
+        # Two separate sums, because JAX cannot transpose the reduction of several operands in `channel_sums`.
+        sums = jnp.stack([channel_sum(dx, options.axis), channel_sum(dx * x_hat, options.axis)])
+        sums = sums if options.collectives is None else options.collectives.psum(sums)
+        mean_dx, mean_dx_x_hat = (total / as_divisor(residuals.count, inv_std.dtype) for total in sums)
+
+    # Everything but the direct term is a multiple of x̂, and a constant, in each channel.
+    scale = inv_std if gamma is None else inv_std * gamma.astype(inv_std.dtype)
+    constant = vector_tangent(dbeta, inv_std) - scale * mean_dx
+    along_x_hat = vector_tangent(dgamma, inv_std) - scale * mean_dx_x_hat
+    constant, along_x_hat, scale = (along_axis(each, x.ndim, options.axis) for each in (constant, along_x_hat, scale))
+    dz = constant + along_x_hat * x_hat
+    dz = dz if dx is None else scale * dx + dz
+    dz = dz if dresidual is None else dz + widened(apply_mask(dresidual, where))
+    z = _argument(x_hat, vectors, residual, where)
+    dy = tangent_through_activation(options.activation, z, constants, dz, dconstants)
+    return apply_mask(dy, where).astype(x.dtype), mean_dx, 2 * mean_dx_x_hat / inv_std
+
+
+_batch_norm_with_tangents.defjvp(_batch_norm_jvp, symbolic_zeros=True)
+
+
+def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Array:
+    """``y``, for the forward pass, and for a backward pass that needs it again (`batch_norm_act_conv`)."""
+    x, _, _, where, residual, constants = residuals.operands
+    vectors = _channel_vectors(options, residuals)
+    z = _argument(_x_hat(apply_mask(x, where), where, vectors), vectors, residual, where)
+    return apply_mask(activated(options.activation, z, constants), where).astype(x.dtype)
 
 
 class _Vectors(NamedTuple):
@@ -237,8 +318,9 @@ class _Vectors(NamedTuple):
 
 
 def _channel_vectors(options: BatchNormOptions, residuals: Residuals) -> _Vectors:
-    rank, dtype = residuals.x.ndim, residuals.inv_std.dtype
-    vectors = _Vectors(residuals.pivot, residuals.correction, residuals.inv_std, residuals.gamma, residuals.beta)
+    x, gamma, beta, *_ = residuals.operands
+    rank, dtype = x.ndim, residuals.inv_std.dtype
+    vectors = _Vectors(residuals.pivot, residuals.correction, residuals.inv_std, gamma, beta)
     return jax.tree.map(lambda vector: along_axis(vector.astype(dtype), rank, options.axis), vectors)
 
 
@@ -247,13 +329,8 @@ def _x_hat(x: jax.Array, where: jax.Array | None, vectors: _Vectors) -> jax.Arra
     return apply_mask((widened(x) - vectors.pivot) - vectors.correction, where) * vectors.inv_std
 
 
-def _scale_and_shift(x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
-    """``z = γ x̂ + β``."""
+def _argument(x_hat: jax.Array, vectors: _Vectors, residual: jax.Array | None, where: jax.Array | None) -> jax.Array:
+    """The activation's argument, ``z = γ x̂ + β + residual``."""
     z = x_hat if vectors.gamma is None else x_hat * vectors.gamma
-    return z if vectors.beta is None else z + vectors.beta
-
-
-def _through_activation(options: BatchNormOptions, dy: jax.Array, x_hat: jax.Array, vectors: _Vectors) -> jax.Array:
-    """``dz``, from ``dy``. The ReLU, so far the only activation, passes ``dy`` on where z is positive."""
-    dy = widened(dy)
-    return dy if options.activation is None else apply_mask(dy, _scale_and_shift(x_hat, vectors) > 0)
+    z = z if vectors.beta is None else z + vectors.beta
+    return z if residual is None else z + widened(apply_mask(residual, where))

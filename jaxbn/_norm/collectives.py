@@ -45,8 +45,8 @@ class Collectives(NamedTuple):
             The totals of both, concatenated along the first axis.
         """
         if self.moments_have_one_cotangent:
-            return jnp.concatenate([self._psum(sums), dmoments])
-        return self._psum(jnp.concatenate([sums, dmoments]))
+            return jnp.concatenate([self.psum(sums), dmoments])
+        return self.psum(jnp.concatenate([sums, dmoments]))
 
     def copy_for_each_member(self, *parameters: jax.Array | None) -> tuple[Any, ...]:
         """Under `jax.vmap`, give each member its own copy of the parameters.
@@ -60,10 +60,14 @@ class Collectives(NamedTuple):
         # A zero that differs between members as far as `jax.vmap` knows.
         zero = 0 * sum((lax.axis_index(name) for name in self.axis_names), start=jnp.int32(0))
         return tuple(
-            None if parameter is None else parameter + zero.astype(parameter.dtype) for parameter in parameters
+            parameter
+            if parameter is None or not jnp.issubdtype(parameter.dtype, jnp.floating)
+            else parameter + zero.astype(parameter.dtype)
+            for parameter in parameters
         )
 
-    def _psum(self, x: jax.Array) -> jax.Array:
+    def psum(self, x: jax.Array) -> jax.Array:
+        """The sum of ``x`` over all devices."""
         # `jax.shard_map` has no psum over groups of devices if it checks varying axes.
         return lax.psum(x, self.axis_names) if self.axis_index_groups is None else self.all_gather(x).sum(0)
 

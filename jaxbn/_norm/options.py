@@ -3,7 +3,7 @@
 Errors are raised when the function is traced.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbn._channels import wide_dtype
+from jaxbn._channels import wide_dtype, widened
+from jaxbn._norm.activation import Activation, as_activation
 from jaxbn._norm.collectives import Collectives
 from jaxbn._sharding import sharded_as, vary_alike, varying
 from jaxbn._validation import as_arrays, as_integer, as_positive, require_floating, require_vector
@@ -24,7 +25,7 @@ class BatchNormOptions:
     axis: int  # the channels' axis, from 0
     epsilon: float
     collectives: Collectives | None = None  # None: the batch is not split over named axes
-    activation: Callable[[jax.Array], jax.Array] | None = None  # applied to y; jax.nn.relu or None
+    activation: Activation | None = None  # applied to y
 
     @property
     def axis_names(self) -> tuple[Any, ...]:
@@ -42,14 +43,25 @@ def training_options(
     epsilon: float,
     axis_name: Any,
     axis_index_groups: Sequence[Sequence[int]] | None,
-    activation: Callable[[jax.Array], jax.Array] | None = None,
 ) -> BatchNormOptions:
     """Validate the arguments of a batch norm that normalises by the statistics of the batch."""
     options = common_options(function, x, axis=axis, epsilon=epsilon, gamma=gamma, beta=beta)
     if 0 in x.shape:
         raise ValueError(f"{function}: `x` has shape {x.shape}; no axis may have size 0")
     collectives = _collectives(function, x, axis_name, axis_index_groups)
-    return replace(options, collectives=collectives, activation=activation)
+    return replace(options, collectives=collectives)
+
+
+def with_activation(
+    function: str, options: BatchNormOptions, activation: Any, x: jax.Array
+) -> tuple[BatchNormOptions, tuple[Any, ...]]:
+    """The options with a checked activation, and the arrays that it closes over; ``None`` is no activation."""
+    if activation is None:
+        return options, ()
+    activation, constants = as_activation(function, activation, jax.eval_shape(widened, x))
+    if options.collectives is not None:
+        constants = options.collectives.copy_for_each_member(*constants)
+    return replace(options, activation=activation), constants
 
 
 def common_options(
@@ -86,6 +98,15 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
     return sharded_as(x, where.reshape(shape))
 
 
+def as_residual(function: str, residual: jax.Array | None, x: jax.Array) -> jax.Array | None:
+    """``residual``, sharded as ``x`` is. Raises unless it has the shape and the dtype of ``x``."""
+    if residual is not None and residual.dtype != x.dtype:
+        raise TypeError(f"{function}: `residual` has dtype {residual.dtype}; it must be that of `x`, {x.dtype}")
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"{function}: `residual` has shape {residual.shape}; it must be that of `x`, {x.shape}")
+    return sharded_as(x, residual)
+
+
 def require_batch(function: str, x: jax.Array, alternative: str = "") -> None:
     """Raise unless ``x`` has a batch axis; the error names the alternative, if there is one."""
     if x.ndim < 2:
@@ -93,13 +114,12 @@ def require_batch(function: str, x: jax.Array, alternative: str = "") -> None:
         raise ValueError(f"{function}: `x` has rank {x.ndim}; {wanted}")
 
 
-def with_batch_axis(
-    options: BatchNormOptions, x: jax.Array, where: jax.Array | None = None
-) -> tuple[BatchNormOptions, jax.Array, jax.Array | None]:
+def with_batch_axis(options: BatchNormOptions, x: jax.Array, *others: jax.Array | None) -> tuple[Any, ...]:
     """Turn a single example of shape ``(channels,)`` into a batch of one; leave anything else as it is."""
     if x.ndim > 1:
-        return options, x, where
-    return replace(options, axis=1), jnp.expand_dims(x, 0), None if where is None else jnp.expand_dims(where, 0)
+        return options, x, *others
+    batches = (None if array is None else jnp.expand_dims(array, 0) for array in (x, *others))
+    return replace(options, axis=1), *batches
 
 
 def shard_vectors(options: BatchNormOptions, x: jax.Array, *vectors: jax.Array | None) -> tuple[jax.Array | None, ...]:

@@ -169,6 +169,14 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
         TypeError,
         "conv: `flip_kernel` is 'no'; it must be True or",
     ),
+    *(
+        (
+            lambda x, kernel, function=function: getattr(jaxbn, function)(x, kernel, forward_mode=1),
+            TypeError,
+            f"{function}: `forward_mode` is 1; it must be True or False",
+        )
+        for function in ("conv", "conv_transpose")
+    ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, dimension_numbers=("NHWX", "HWIO", "NHWC")),
         ValueError,

@@ -24,6 +24,7 @@ CASES = [*CONV_CASES, *CONV_TRANSPOSE_CASES]
 def geometry_of(case: Case) -> ConvGeometry:
     signature = inspect.signature(getattr(jaxbn, case.operation))
     defaults = {each.name: each.default for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY}
+    del defaults["forward_mode"]  # which is not an option of the convolution
     options = ConvOptions(function=case.operation, **(defaults | case.options))
     x, kernel, *_ = (jax.ShapeDtypeStruct(case.shapes[name] or (), "float64") for name in case.names)
     if case.operation == "conv":

@@ -8,6 +8,7 @@ import jaxbn
 from tests.conv.forward_mutants import FORWARDS
 from tests.conv.map_mutants import MAPS
 from tests.conv.mutants import RULES
+from tests.conv.tangent_mutants import TANGENTS
 from tests.support.cases import Case
 from tests.support.mutants import (
     Mutant,
@@ -20,7 +21,7 @@ from tests.support.mutants import (
     sampled,
 )
 
-CONVOLUTION = [*RULES, *MAPS]
+CONVOLUTION = [*RULES, *MAPS, *TANGENTS]
 
 
 DERIVATIVES, VALUES = sampled(CONVOLUTION), sampled(FORWARDS)

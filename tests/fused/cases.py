@@ -2,7 +2,9 @@
 
 from itertools import product
 
-from tests.support.cases import LAYOUTS, MASKS, Case, fused_conv_case, norm_case
+from tests.support.cases import LAYOUTS, MASKS, Case, Shape, act_case, fused_conv_case, norm_case
+
+BLOCK: dict[str, Shape | None] = {"x": (3, 5, 4, 2), "gamma": (2,), "beta": (2,), "kernel": (3, 2, 2, 3)}
 
 FUSED_CASES = [
     *(
@@ -26,11 +28,35 @@ FUSED_CASES = [
         "batch_norm_relu_conv",
         {"x": (2, 4, 3, 5, 2), "gamma": (2,), "beta": (2,), "kernel": (2, 1, 3, 2, 3), "bias": (3,)},
     ),
+    *(act_case((3, 4, 5, 2), -1, name) for name in ("silu", "gelu", "leaky_relu", "hard_swish", "elu", "prelu")),
+    act_case((3, 5, 2), 1, "relu", epsilon=1e-2),
+    act_case((4, 3, 5, 2), 1, "sigmoid", where="random"),
+    act_case((4, 3, 5), -1, "prelu", where="images"),
+    Case("batch_norm_act", {"x": (3, 4, 5), "gamma": None, "beta": None}, {"activation": "silu"}),
+    Case(
+        "batch_norm_act_inference",
+        {"x": (3, 4, 5), "mean": (4,), "var": (4,), "gamma": (4,), "beta": (4,), "residual": (3, 4, 5), "slope": (5,)},
+        {"axis": 1, "activation": "prelu", "epsilon": 1e-2},
+    ),
+    Case("batch_norm_act_inference", {"x": (3, 4, 5), "mean": (5,), "var": (5,)}, {"activation": "gelu"}),
+    *(
+        Case(
+            "batch_norm_act_conv",
+            {**BLOCK, "bias": (3,), "residual": BLOCK["x"]},
+            {"activation": name, "padding": "SAME", "stride": (1, 2), **options},
+        )
+        for name, options in (
+            ("silu", {"return_activation": True}),
+            ("leaky_relu", {"where": "random"}),
+            ("relu", {"return_activation": True, "where": "images"}),
+        )
+    ),
 ]
 
 
 # One of each operation, for what is too costly to try on all.
 COVERING_CASES = [
     norm_case("batch_norm_relu", (3, 4, 5, 2), 1, (1, 1), where="random"),
+    act_case((3, 4, 5, 2), -1, "silu"),
     fused_conv_case((3, 5, 4, 2), ((3, 2), (1, 2), 1), 3, (1, 1, 1), padding="SAME"),
 ]

@@ -3,9 +3,15 @@
 from tests.fused.mutants import BLOCK, RELU
 from tests.support.mutants import forward
 
-ACTIVATION = "z if options.activation is None else options.activation(z)"
+ACTIVATION = "z if activation is None else activation(z, *constants)"
 
 FORWARDS = [
-    forward("_norm.batch_norm", "ReLU dropped", ACTIVATION, "z", RELU),
-    forward("_fused.batch_norm_relu_conv", "block: conv of x", "conv_fwd(conv, hidden,", "conv_fwd(conv, x,", BLOCK),
+    forward("_norm.activation", "ReLU dropped", ACTIVATION, "z", RELU),
+    forward(
+        "_fused.batch_norm_act_conv",
+        "block: conv of x",
+        "conv_fwd(options.conv, hidden,",
+        "conv_fwd(options.conv, operands.x,",
+        BLOCK,
+    ),
 ]

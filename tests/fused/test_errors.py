@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -41,6 +43,56 @@ FUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: jaxbn.batch_norm_relu_conv(X, None, "beta", jnp.ones((2, 4, 3))),
         TypeError,
         "batch_norm_relu_conv: `beta` is 'beta'; it must be an array",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act(X, None, None, "silu"),
+        TypeError,
+        "batch_norm_act: `activation` is 'silu'; it must be a function of one array, such as jax.nn.silu",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act(X, None, None, lambda z: (z, z)),
+        TypeError,
+        "batch_norm_act: `activation` returns (ShapeDtypeStruct",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act(X, None, None, lambda z: z.sum(0)),
+        ValueError,
+        "batch_norm_act: `activation` turns the shape (5, 6, 4) into (6, 4); it must keep the shape",
+    ),
+    *(
+        (
+            partial(jaxbn.batch_norm_act, X, None, None, activation),
+            ValueError,
+            f"batch_norm_act: `activation` is not elementwise: it calls {operation}; every entry of its result must "
+            "depend on the same entry of its argument alone",
+        )
+        for activation, operation in (
+            (jax.nn.softmax, "reduce_max"),
+            (lambda z: z - z.mean(), "reduce_sum"),
+            (jax.jit(lambda z: jnp.flip(z, 0)), "rev"),
+            (lambda z: jnp.cumsum(z, 1), "cumsum"),
+            (jax.checkpoint(lambda z: jnp.sin(jnp.sort(z))), "sort"),
+        )
+    ),
+    (
+        lambda: jaxbn.batch_norm_act(X, None, None, jax.nn.silu, residual=X[:4]),
+        ValueError,
+        "batch_norm_act: `residual` has shape (4, 6, 4); it must be that of `x`, (5, 6, 4)",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act_inference(X, *jnp.ones((2, 4)), residual=X.astype(jnp.bfloat16)),
+        TypeError,
+        "batch_norm_act_inference: `residual` has dtype bfloat16; it must be that of `x`, float64",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act_conv(X, None, None, 3, jnp.ones((2, 4, 3))),
+        TypeError,
+        "batch_norm_act_conv: `activation` is 3; it must be a function of one array",
+    ),
+    (
+        lambda: jaxbn.batch_norm_act_conv(X, None, None, jax.nn.silu, jnp.ones((2, 4, 3)), return_activation=1),
+        TypeError,
+        "batch_norm_act_conv: `return_activation` is 1; it must be True or False",
     ),
 ]
 

@@ -23,13 +23,13 @@ VAR = "x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)"
 BOTH = "direct_and_through_mean + through_variance"
 MOMENTS = "returned_dmean_over_m + x_hat * (2 * returned_dvar_over_m / vectors.inv_std)"
 DX = "direct_and_through_mean + through_variance + through_returned_moments, where)"
-DY = "x, dy = apply_mask(x, where), apply_mask(dy, where)"
+DY = "x, dy = apply_mask(x, where), widened(apply_mask(dy, where))"
 M = "m = as_divisor(count, inv_std.dtype)"
-SAVED = "    x, gamma, beta, where, *_, inv_std, count = residuals\n"
-RETURNED = "    return dx, cast_cotangent(dgamma, gamma), cast_cotangent(dbeta, beta), None\n"
-SUMMED = "    dbeta, dgamma = channel_sums(terms, x, dy, where, vectors, axis=options.axis)\n"
+SAVED = "    inv_std, count = residuals.inv_std, residuals.count\n"
+RETURNED = "    return (Operands(dx, dgamma, dbeta, None, dresidual, dconstants),)\n"
+SUMMED = "    dbeta, dgamma = channel_sums(terms, x, dz, where, vectors, axis=options.axis)\n"
 TOTAL = "return lax.psum(x, self.axis_names) if self.axis_index_groups"
-INV_STD = "    inv_std = _inv_std(var, centred, options)\n    dy ="
+INV_STD = "    inv_std = _inv_std(var, centred, options)\n    dbeta ="
 
 
 def of_rule(name: str, old: str, new: str, cause: str | None = None, case: Case = ROWS, **more: Any) -> Mutant:
@@ -45,7 +45,7 @@ def of_inference(name: str, old: str, new: str, cause: str | None = None) -> Mut
 
 
 def returned(dx: str = "dx", dgamma: str = "dgamma", dbeta: str = "dbeta") -> tuple[str, str]:
-    return RETURNED, f"    return {dx}, cast_cotangent({dgamma}, gamma), cast_cotangent({dbeta}, beta), None\n"
+    return RETURNED, f"    return (Operands({dx}, {dgamma}, {dbeta}, None, dresidual, dconstants),)\n"
 
 
 def in_bfloat16(name: str) -> str:
@@ -108,11 +108,10 @@ NORMALISATION = [
     of_rule("dγ in float16", *returned(dgamma="dgamma.astype('float16')"), "float16"),
     of_rule(
         "dγ in float32",
-        *returned()[:1],
-        returned()[1].replace("cast_cotangent(dgamma, gamma)", "dgamma"),
+        *returned(dgamma="dgamma.astype('float32')"),
         dtype=jnp.bfloat16,
     ),
-    of_rule("dy in bfloat16", SUMMED, f"    dy = {in_bfloat16('dy')}\n{SUMMED}", "bfloat16"),
+    of_rule("dz in bfloat16", SUMMED, f"    dz = {in_bfloat16('dz')}\n{SUMMED}", "bfloat16"),
     of_rule("residual x in bfloat16", SAVED, f"{SAVED}    x = {in_bfloat16('x')}\n", "bfloat16"),
     of_rule(
         "residual 1/σ in bfloat16",
@@ -133,7 +132,7 @@ NORMALISATION = [
     of_rule("dx: not differentiated again", *returned(dx="lax.stop_gradient(dx)"), transforms=("grad of grad",)),
     # Masks.
     of_rule("dx: mask ignored", DX, DX.replace("where)", "None)"), "a mask ignored", MASKED),
-    of_rule("dy: mask ignored", DY, "x = apply_mask(x, where)", None, MASKED),
+    of_rule("dy: mask ignored", DY, "x, dy = apply_mask(x, where), widened(dy)", None, MASKED),
     of_rule("m: mask ignored", M, "m = jnp.asarray(x.size / inv_std.size, inv_std.dtype)", None, MASKED),
     # Devices.
     of_collectives("all-reduce missing", TOTAL, "return x if self.axis_index_groups"),
@@ -172,8 +171,8 @@ NORMALISATION = [
     ),
     of_inference(
         "dmean with dvar",
-        "return dx.astype(x.dtype), dmean, dvar",
-        "return dx.astype(x.dtype), dvar, dmean",
+        "Operands(dx.astype(x.dtype), dmean, dvar,",
+        "Operands(dx.astype(x.dtype), dvar, dmean,",
         "swapped: this is the cotangent of",
     ),
 ]

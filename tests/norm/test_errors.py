@@ -54,6 +54,7 @@ OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"axis_name": 5}, ValueError, "`axis_name` is 5, which is not bound; it must name an axis"),
     ({"axis_name": {"a"}}, ValueError, "`axis_name` is {'a'}, which is not bound; it must name an axis"),
     ({"axis_name": ("a", "b")}, ValueError, "`axis_name` is ('a', 'b'), which is not bound"),
+    ({"forward_mode": "yes"}, TypeError, "`forward_mode` is 'yes'; it must be True or False"),
     ({"axis_index_groups": [[0]]}, ValueError, "`axis_index_groups` is given without `axis_name`"),
 ]
 
@@ -228,6 +229,11 @@ ARRAYS: list[tuple[Callable[..., Any], type[Exception], str]] = [
         lambda x: jaxbn.batch_norm_inference(x, jnp.ones(4), jnp.ones(4, int)),
         TypeError,
         "batch_norm_inference: `var` has dtype int64; it must be one of float64",
+    ),
+    (
+        lambda x: inference(x, forward_mode=None),
+        TypeError,
+        "batch_norm_inference: `forward_mode` is None; it must be True or False",
     ),
     (
         lambda x: inference(x, epsilon=0),

@@ -4,6 +4,7 @@ import pytest
 
 from tests.norm.forward_mutants import FORWARDS
 from tests.norm.mutants import NORMALISATION
+from tests.norm.tangent_mutants import TANGENTS
 from tests.support.cases import Case
 from tests.support.mutants import (
     Mutant,
@@ -14,7 +15,8 @@ from tests.support.mutants import (
     sampled,
 )
 
-DERIVATIVES, VALUES = sampled(NORMALISATION), sampled(FORWARDS)
+ALL = [*NORMALISATION, *TANGENTS]
+DERIVATIVES, VALUES = sampled(ALL), sampled(FORWARDS)
 
 
 @pytest.mark.parametrize("mutant", DERIVATIVES)
@@ -34,4 +36,4 @@ def test_what_the_mutants_are_caught_on_passes_without_them(case: Case) -> None:
 
 def test_there_are_as_many_as_are_meant_to_be() -> None:
     assert len(NORMALISATION) >= 40
-    assert len({mutant.name for mutant in [*NORMALISATION, *FORWARDS]}) == len(NORMALISATION) + len(FORWARDS)
+    assert len({mutant.name for mutant in [*ALL, *FORWARDS]}) == len(ALL) + len(FORWARDS)

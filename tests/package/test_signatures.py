@@ -4,6 +4,7 @@ import importlib
 import inspect
 from typing import Any
 
+import jax
 import pytest
 
 import jaxbn
@@ -15,24 +16,35 @@ CONVOLUTION = (
 ALGORITHM = ", algorithm=None"
 PLAIN_CONVOLUTION = CONVOLUTION.removesuffix(ALGORITHM)
 STATISTICS = "epsilon=1e-05, where=None, axis_name=None, axis_index_groups=None"
+RELU = str(jax.nn.relu)  # at an address that differs between runs
+FORWARD_MODE = ", forward_mode=False"
 TRANSPOSED = CONVOLUTION.replace("padding='VALID'", "padding='SAME', output_padding=0")
 
 SIGNATURES = {
-    "batch_norm": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS})",
-    "batch_norm_inference": "(x, mean, var, gamma=None, beta=None, *, axis=-1, epsilon=1e-05)",
-    "batch_norm_relu": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS})",
-    "batch_norm_relu_conv": f"(x, gamma, beta, kernel, bias=None, *, {CONVOLUTION}, {STATISTICS})",
+    "batch_norm": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS}{FORWARD_MODE})",
+    "batch_norm_act": f"(x, gamma, beta, activation, *, residual=None, axis=-1, {STATISTICS}{FORWARD_MODE})",
+    "batch_norm_act_conv": (
+        "(x, gamma, beta, activation, kernel, bias=None, *, residual=None, return_activation=False, "
+        f"{CONVOLUTION}, {STATISTICS}{FORWARD_MODE})"
+    ),
+    "batch_norm_act_inference": (
+        f"(x, mean, var, gamma=None, beta=None, activation={RELU}, *, residual=None, axis=-1, "
+        f"epsilon=1e-05{FORWARD_MODE})"
+    ),
+    "batch_norm_inference": f"(x, mean, var, gamma=None, beta=None, *, axis=-1, epsilon=1e-05{FORWARD_MODE})",
+    "batch_norm_relu": f"(x, gamma=None, beta=None, *, axis=-1, {STATISTICS}{FORWARD_MODE})",
+    "batch_norm_relu_conv": f"(x, gamma, beta, kernel, bias=None, *, {CONVOLUTION}, {STATISTICS}{FORWARD_MODE})",
     "calibrated_batch_norm": "(x, *, axis=-1, epsilon=1e-05, where=None)",
     "cnn.apply": "(params, state, images, *, train, momentum=0.1)",
     "cnn.init": (
         "(key, config=CNNConfig(classes=10, in_channels=1, features=(32, 64, 128), dtype=<class 'jax.numpy.float32'>))"
     ),
-    "conv": f"(x, kernel, bias=None, *, {CONVOLUTION})",
+    "conv": f"(x, kernel, bias=None, *, {CONVOLUTION}{FORWARD_MODE})",
     "conv_general_dilated": (
         "(lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, "
         "feature_group_count=1, batch_group_count=1, precision=None, preferred_element_type=None, out_sharding=None)"
     ),
-    "conv_transpose": f"(x, kernel, bias=None, *, {TRANSPOSED})",
+    "conv_transpose": f"(x, kernel, bias=None, *, {TRANSPOSED}{FORWARD_MODE})",
     "convolve": f"(x, kernel, *, {CONVOLUTION})",
     "convolve_input_gradient": f"(dy, kernel, input_shape, *, {CONVOLUTION})",
     "convolve_kernel_gradient": f"(x, dy, kernel_shape, *, {CONVOLUTION})",

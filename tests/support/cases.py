@@ -51,13 +51,23 @@ class Case:
     @property
     def plain(self) -> "Case":
         """The same numbers by plain JAX, which chooses no algorithm and has all in one place."""
-        return replace(self, options={k: v for k, v in self.options.items() if k not in ("algorithm", "spread")})
+        return self._without("algorithm", "spread")
+
+    @property
+    def in_forward_mode(self) -> "Case":
+        """The same call, with a tangent rule."""
+        return replace(self, options={**self.options, "forward_mode": True})
+
+    def _without(self, *options: str) -> "Case":
+        return replace(self, options={name: value for name, value in self.options.items() if name not in options})
 
     def function(self, module: ModuleType) -> Callable[..., list[jax.Array]]:
         """The floating-point outputs as a function of the arrays, in `names`' order; the same one at every call."""
         key = (str(self), module.__name__)
         if key not in _FUNCTIONS:
-            _FUNCTIONS[key] = partial(call, self, getattr(module, self.operation))
+            # The reference has every mode of autodiff anyway.
+            case = self._without("forward_mode") if module.__name__ == "jaxbn.reference" else self
+            _FUNCTIONS[key] = partial(call, case, getattr(module, self.operation))
         return _FUNCTIONS[key]
 
 
@@ -71,8 +81,21 @@ def call(case: Case, operation: Callable[..., Any], *arrays: jax.Array) -> list[
         operation = spread(options.pop("spread"), operation)
     if "where" in options:
         options["where"] = mask(options["where"], arrays[0].shape, options.get("axis", -1))
-    outputs = operation(*(given.get(name) for name in case.shapes), **options)
+    if "activation" in options:  # whose place is between the arrays
+        options["activation"] = activation(options["activation"], given.pop("slope", None))
+        outputs = operation(**dict.fromkeys(set(case.shapes) - {"slope"}) | given, **options)
+    else:
+        outputs = operation(*(given.get(name) for name in case.shapes), **options)
     return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+def activation(name: str, slope: jax.Array | None) -> Callable[[jax.Array], jax.Array]:
+    """What the option ``activation`` of a case stands for; a PReLU closes over its slope."""
+    return (
+        getattr(jax.nn, name)
+        if slope is None
+        else lambda z: jnp.where(z > 0, z, jnp.expand_dims(slope, range(z.ndim - 1)) * z)
+    )
 
 
 IMAGES = {1: (11,), 2: (9, 7), 3: (6, 5, 7)}
@@ -141,6 +164,13 @@ def mask(kind: str, shape: Shape, axis: int) -> jax.Array:
         "without leading axes": random[0],
     }
     return jnp.asarray(kinds[kind])
+
+
+def act_case(shape: Shape, axis: int, name: str, **options: Any) -> Case:
+    """A `batch_norm_act` with a residual connection. A PReLU has a slope for each entry of the last axis."""
+    slope = {"slope": shape[-1:]} if name == "prelu" else {}
+    shapes: dict[str, Shape | None] = {"x": shape, "gamma": (shape[axis],), "beta": (shape[axis],), "residual": shape}
+    return Case("batch_norm_act", shapes | slope, {"axis": axis, "activation": name, **options})
 
 
 def fused_conv_case(shape: Shape, window: tuple[Shape, Any, Any], features: int, given: Shape, **options: Any) -> Case:

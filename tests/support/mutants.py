@@ -4,8 +4,8 @@ A mutant is a small change to the text of one module. `mutated` imports the pack
 from the changed text, so that no program that was compiled before is used again; a text that is not found, or found
 twice, is an error. Most mistakes leave the forward as it is: only the derivative is wrong.
 
-The tables are in `tests.conv`, `tests.norm` and `tests.fused`, as ``mutants`` and, where the value is wrong as well,
-``forward_mutants``.
+The tables are in `tests.conv`, `tests.norm` and `tests.fused`, as ``mutants``, ``tangent_mutants`` of the rules of
+``forward_mode=True`` and, where the value is wrong as well, ``forward_mutants``.
 """
 
 import importlib
@@ -55,6 +55,11 @@ class Mutant(NamedTuple):
 def forward(module: str, name: str, old: str, new: str, case: Case) -> Mutant:
     """A mutant whose value is wrong as well."""
     return Mutant(f"forward: {name}", module, old, new, case)
+
+
+def tangent(module: str, name: str, old: str, new: str, case: Case, transforms: tuple[str, ...] = ("jvp",)) -> Mutant:
+    """A mutant of the tangent rule."""
+    return Mutant(f"tangent: {name}", module, old, new, case.in_forward_mode, None, transforms)
 
 
 class MutantGoneError(Exception):
