@@ -10,6 +10,7 @@ Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside t
     batch_norm_act_conv, batch_norm_relu_conv                   with these and a convolution
     batch_norm_inference, batch_norm_act_inference              by given statistics
     calibrated_batch_norm                                       one that changes nothing yet
+    fold_batch_norm                                             a convolution and its batch norm as one convolution
     init_running_stats, update_running_stats                    running averages of the statistics
     explain_conv                                                which algorithm computes a convolution, and why
     native_kernels                                              whether the CPU's kernels in C++ are used
@@ -22,6 +23,7 @@ The submodules are imported when they are first asked for, so that ``import jaxb
     optim        gradient transformations for Optax
     reference    the same operations in plain JAX, without a rule
     testing      checks a derivative that is written by hand, and counts what it saves
+    torch        PyTorch's parameters, brought over and back
 
 Example:
     >>> import jax, jax.numpy as jnp, jaxbn
@@ -43,6 +45,7 @@ from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
 from jaxbn._fused.batch_norm_act import batch_norm_act, batch_norm_relu
 from jaxbn._fused.batch_norm_act_conv import batch_norm_act_conv, batch_norm_relu_conv
+from jaxbn._fused.fold import fold_batch_norm
 from jaxbn._native import NativeKernels, native_kernels
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.calibration import CalibratedBatchNorm, calibrated_batch_norm
@@ -71,6 +74,7 @@ __all__ = [
     "convolve_input_gradient",
     "convolve_kernel_gradient",
     "explain_conv",
+    "fold_batch_norm",
     "init_running_stats",
     "native_kernels",
     "update_running_stats",
@@ -78,7 +82,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "derivation", "optim", "reference", "testing")
+_SUBMODULES = ("cnn", "derivation", "optim", "reference", "testing", "torch")
 
 
 def __dir__() -> list[str]:
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
         optim as optim,
         reference as reference,
         testing as testing,
+        torch as torch,
     )
 else:  # A type checker that saw this function would take any misspelt name for a module.
 

@@ -49,6 +49,10 @@ SIGNATURES = {
     "convolve_input_gradient": f"(dy, kernel, input_shape, *, {CONVOLUTION})",
     "convolve_kernel_gradient": f"(x, dy, kernel_shape, *, {CONVOLUTION})",
     "explain_conv": f"(x, kernel, bias=None, *, {CONVOLUTION}, platform=None)",
+    "fold_batch_norm": (
+        "(kernel, bias, running, gamma=None, beta=None, *, transposed=False, groups=1, dimension_numbers=None, "
+        "epsilon=1e-05)"
+    ),
     "init_running_stats": "(features, dtype=<class 'jax.numpy.float32'>)",
     "native_kernels": "()",
     "optim.constrain_beta": "(k, *, names=('gamma', 'beta'), layers=None)",
@@ -68,6 +72,10 @@ SIGNATURES = {
         "raise_on_failure=True)"
     ),
     "testing.saved_bytes": "(function, *args)",
+    **dict.fromkeys(("torch.conv_from_torch", "torch.conv_transpose_from_torch"), "(source)"),
+    **dict.fromkeys(("torch.conv_to_torch", "torch.conv_transpose_to_torch"), "(kernel, bias=None)"),
+    "torch.batch_norm_from_torch": "(source)",
+    "torch.batch_norm_to_torch": "(gamma, beta, running=None)",
     "update_running_stats": "(running, moments, *, momentum=0.1, unbiased=True)",
 }
 """Every public function and its signature, without annotations."""
