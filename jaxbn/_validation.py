@@ -133,7 +133,7 @@ ELSEWHERE = {
     "bias": "add it to the result",
     "output_padding": "`conv_transpose` has it",
     "transpose_kernel": "help(jaxbn.conv_transpose) says how a kernel of Flax or PyTorch is converted",
-    "padding_mode": "pad `x` with jnp.pad before the call",
+    "padding_mode": "`conv` has it",
     "axis": "the channels' axis is where `dimension_numbers` has it in `x`",
 }
 """For keywords without a corresponding argument: how to get the same effect."""

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from jaxbn._norm.statistics import Moments
 
+_PAD_MODES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _CHANNELS_LAST = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
 
 
@@ -33,6 +34,7 @@ def conv(
     *,
     stride: int | tuple[int, ...] = 1,
     padding: str | int | tuple[int | tuple[int, int], ...] = "VALID",
+    padding_mode: str | tuple[str, ...] = "zeros",
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -42,6 +44,14 @@ def conv(
 ) -> jax.Array:
     """`jaxbn.conv` as one call of `jax.lax.conv_general_dilated` and an addition of the bias (D3)."""
     spatial = x.ndim - 2
+    if padding_mode != "zeros":  # of explicit pairs
+        modes = (padding_mode,) * spatial if isinstance(padding_mode, str) else padding_mode
+        axes = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim]).lhs_spec
+        for axis, mode, pair in zip(axes[2:], modes, _padding_pairs(padding, spatial), strict=True):
+            widths = [(0, 0)] * x.ndim
+            widths[axis] = pair
+            x = jnp.pad(x, widths, mode=_PAD_MODES[mode])
+        padding = "VALID"
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
     y = lax.conv_general_dilated(
         x,

@@ -10,6 +10,8 @@ The sum is linear in ``x`` and in ``K``, so with ``dy = ∂Loss/∂y`` each grad
     dK    = Σ x · dy    over the batch and the outputs                   (D7, D8)
     dbias = Σ dy        over the batch and the outputs                   (the deck leaves it out)
 
+A border that is not of zeros is added to ``x`` before, and dx is folded back after (`jaxbn._conv.borders`).
+
 These sums are the bilinear maps of `jaxbn._conv.maps`; `jaxbn._conv.geometry` has the index arithmetic.
 
 The tangent of ``y``, for forward mode, follows from the derivative of a product:
@@ -32,6 +34,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxbn._channels import along_channels, channel_sum, widened
+from jaxbn._conv.borders import fold, pad
 from jaxbn._conv.maps import convolution, input_gradient, kernel_gradient
 from jaxbn._conv.options import ConvConfig, ConvOptions, DimensionNumbers, PaddingOption, Steps
 from jaxbn._conv.spec import in_one_dtype
@@ -48,6 +51,7 @@ def conv(
     *,
     stride: Steps = 1,
     padding: PaddingOption = "VALID",
+    padding_mode: str | tuple[str, ...] = "zeros",
     dilation: Steps = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -82,7 +86,12 @@ def conv(
         padding: How many zeros surround an image: ``"VALID"`` (none), ``"SAME"`` (as many as give
             ``⌈input / stride⌉`` outputs, an odd one at the end), ``"SAME_LOWER"`` (an odd one in front), an int for
             both sides of every axis, or a tuple with an int or a pair ``(low, high)`` for each axis. Negative numbers
-            crop.
+            crop. ``"CAUSAL"`` puts so many in front that the window of an output ends at the output's own place.
+            ``"REFLECT"``, ``"REPLICATE"`` and ``"CIRCULAR"`` are ``"SAME"`` with that ``padding_mode``.
+        padding_mode: What surrounds an image, with the widths of ``padding``: ``"zeros"``; ``"reflect"``, the image in
+            a mirror at its last entry; ``"replicate"``, its last entry again and again; ``"circular"``, the image once
+            more, from its other side; or a tuple with one for each spatial axis. The padded image is computed again in
+            the backward pass, and not saved.
         dilation: The distance between neighbouring taps of the kernel, an int or one for each spatial axis.
         groups: The channels are divided into so many blocks, which are convolved separately; ``in`` of them make a
             depthwise convolution.
@@ -126,6 +135,7 @@ def conv(
         function="conv",
         stride=stride,
         padding=padding,
+        padding_mode=padding_mode,
         dilation=dilation,
         groups=groups,
         flip_kernel=flip_kernel,
@@ -156,8 +166,8 @@ def _conv(config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array |
 def conv_fwd(
     config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, ConvResiduals]:
-    layout, spec = config
-    y = convolution(spec, layout.canonical_x(x), layout.canonical_kernel(kernel))
+    layout, spec, borders = config
+    y = convolution(spec, pad(layout.canonical_x(x), borders), layout.canonical_kernel(kernel))
     y = y if bias is None else y + along_channels(bias, y)
     return layout.restore_y(y), ConvResiduals(x, kernel, bias)
 
@@ -165,12 +175,12 @@ def conv_fwd(
 def conv_bwd(
     config: ConvConfig, residuals: ConvResiduals, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    layout, spec = config
+    layout, spec, borders = config
     x, kernel, bias = residuals
     dy = layout.canonical_y(dy)
     dbias = None if bias is None else channel_sum(dy).astype(bias.dtype)
-    dy, x, kernel = in_one_dtype(dy, layout.canonical_x(x), layout.canonical_kernel(kernel))
-    dx = input_gradient(spec, dy, kernel).astype(residuals.x.dtype)  # D5
+    dy, x, kernel = in_one_dtype(dy, pad(layout.canonical_x(x), borders), layout.canonical_kernel(kernel))
+    dx = fold(input_gradient(spec, dy, kernel), borders).astype(residuals.x.dtype)  # D5
     dkernel = kernel_gradient(spec, x, dy).astype(residuals.kernel.dtype)  # D7
     return layout.restore_x(dx), layout.restore_kernel(dkernel), dbias
 
@@ -196,12 +206,12 @@ def conv_tangent(
     dbias: jax.Array | None,
 ) -> jax.Array:
     """``dy`` (D3); a tangent that is ``None`` is zero."""
-    layout, spec = config
+    layout, spec, borders = config
     x, kernel, _ = residuals
     if dx is None and dkernel is None:  # There must be one product, for the shape of y.
         dkernel = jnp.zeros_like(kernel)
     products = [
-        convolution(spec, layout.canonical_x(left), layout.canonical_kernel(right))
+        convolution(spec, pad(layout.canonical_x(left), borders), layout.canonical_kernel(right))
         for left, right in ((dx, kernel), (x, dkernel))
         if left is not None and right is not None
     ]

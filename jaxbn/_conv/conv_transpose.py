@@ -136,7 +136,7 @@ def _conv_transpose(config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: j
 def _conv_transpose_fwd(
     config: ConvConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, _Residuals]:
-    layout, spec = config
+    layout, spec, _ = config
     y = input_gradient(spec, layout.canonical_x(x), layout.canonical_kernel(kernel))
     y = y if bias is None else y + along_channels(bias, y)
     return layout.restore_y(y), _Residuals(x, kernel, bias)
@@ -145,7 +145,7 @@ def _conv_transpose_fwd(
 def _conv_transpose_bwd(
     config: ConvConfig, residuals: _Residuals, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    layout, spec = config
+    layout, spec, _ = config
     x, kernel, bias = residuals
     dy = layout.canonical_y(dy)
     dbias = None if bias is None else channel_sum(dy).astype(bias.dtype)
@@ -180,7 +180,7 @@ def _conv_transpose_tangent(
     dbias: jax.Array | None,
 ) -> jax.Array:
     """``dy`` (D5); a tangent that is ``None`` is zero."""
-    layout, spec = config
+    layout, spec, _ = config
     x, kernel, _ = residuals
     if dx is None and dkernel is None:  # There must be one product, for the shape of y.
         dkernel = jnp.zeros_like(kernel)

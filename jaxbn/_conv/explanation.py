@@ -41,6 +41,7 @@ def explain_conv(
     *,
     stride: Steps = 1,
     padding: PaddingOption = "VALID",
+    padding_mode: str | tuple[str, ...] = "zeros",
     dilation: Steps = 1,
     groups: int = 1,
     flip_kernel: bool = False,
@@ -59,8 +60,8 @@ def explain_conv(
 
     Args:
         x, kernel, bias: The operands of `conv`.
-        stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            The options of the convolution, explained in `conv`.
+        stride, padding, padding_mode, dilation, groups, flip_kernel, dimension_numbers, precision,
+            preferred_element_type, algorithm: The options of the convolution, explained in `conv`.
         platform: The platform that the program is compiled for, ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``;
             ``None`` is the default device's.
 
@@ -83,6 +84,7 @@ def explain_conv(
         function="explain_conv",
         stride=stride,
         padding=padding,
+        padding_mode=padding_mode,
         dilation=dilation,
         groups=groups,
         flip_kernel=flip_kernel,
@@ -95,7 +97,7 @@ def explain_conv(
         operand if isinstance(operand, jax.ShapeDtypeStruct) else as_array("explain_conv", argument, operand)
         for argument, operand in (("x", x), ("kernel", kernel))
     )
-    _, spec = options.resolve(x, kernel, bias)
+    spec = options.resolve(x, kernel, bias).spec
     if platform is not None and platform not in PLATFORMS:
         raise ValueError(f"explain_conv: `platform` is {platform!r}; it must be None or one of {PLATFORMS}")
     platform = platform or _default_platform()

@@ -120,13 +120,17 @@ def _dilated(sizes: Sizes, steps: Sizes) -> Sizes:
 def padding_by_name(name: str, input_: Sizes, extent: Sizes, stride: Sizes) -> Padding:
     """``"VALID"``, or the padding with which the output has ``⌈input / stride⌉`` entries along each axis.
 
-    An odd zero goes above with ``"SAME"``, below with ``"SAME_LOWER"``.
+    An odd zero goes above with ``"SAME"``, below with ``"SAME_LOWER"``. With ``"CAUSAL"`` all are below, and the window
+    of an output ends at its own place in the input. Other names say what the border consists of, and are as wide as
+    ``"SAME"``.
     """
     if name == "VALID":
         return ((0, 0),) * len(extent)
+    if name == "CAUSAL":
+        return tuple((width - 1, 0) for width in extent)
     totals = [
         max_dim((-(-size // step) - 1) * step + width - size, 0)
         for size, width, step in zip(input_, extent, stride, strict=True)
     ]
     pairs = tuple((total // 2, total - total // 2) for total in totals)
-    return pairs if name == "SAME" else tuple((high, low) for low, high in pairs)
+    return tuple((high, low) for low, high in pairs) if name == "SAME_LOWER" else pairs

@@ -138,7 +138,7 @@ def convolve(
         preferred_element_type=preferred_element_type,
         algorithm=algorithm,
     )
-    layout, spec = options.resolve(x, kernel)
+    layout, spec, _ = options.resolve(x, kernel)
     return layout.restore_y(convolution(spec, layout.canonical_x(x), layout.canonical_kernel(kernel)))
 
 
@@ -200,7 +200,7 @@ def convolve_input_gradient(
         preferred_element_type=preferred_element_type,
         algorithm=algorithm,
     )
-    layout, spec = config = options.resolve(jax.ShapeDtypeStruct(tuple(input_shape), dy.dtype), kernel)
+    layout, spec, _ = config = options.resolve(jax.ShapeDtypeStruct(tuple(input_shape), dy.dtype), kernel)
     _require_cotangent(options.function, config, dy, input_shape)
     return layout.restore_x(input_gradient(spec, layout.canonical_y(dy), layout.canonical_kernel(kernel)))
 
@@ -263,7 +263,7 @@ def convolve_kernel_gradient(
         preferred_element_type=preferred_element_type,
         algorithm=algorithm,
     )
-    layout, spec = config = options.resolve(x, jax.ShapeDtypeStruct(tuple(kernel_shape), x.dtype))
+    layout, spec, _ = config = options.resolve(x, jax.ShapeDtypeStruct(tuple(kernel_shape), x.dtype))
     _require_cotangent(options.function, config, dy, x.shape)
     if dy.dtype != x.dtype:
         raise TypeError(f"{options.function}: `dy` has dtype {dy.dtype}, `x` has {x.dtype}; they must be the same")

@@ -4,6 +4,7 @@ Every public function builds one `ConvOptions` by keyword and resolves it once. 
 raised there, while the program is traced.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from jaxbn._conv.algorithms.table import ALGORITHMS
+from jaxbn._conv.borders import MODES, Border
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes, dilated_extent, padding_by_name
 from jaxbn._conv.layout import Layout, Operand, as_read, read_layout
 from jaxbn._conv.spec import Arithmetic, ConvSpec, precision_in_context
@@ -31,12 +33,16 @@ DimensionNumbers = lax.ConvDimensionNumbers | tuple[str, str, str] | None
 
 PADDINGS = ("VALID", "SAME", "SAME_LOWER")
 
+BORDERS = {"CAUSAL": "zeros", "REFLECT": "reflect", "REPLICATE": "replicate", "CIRCULAR": "circular"}
+"""Names of a padding that say what the border consists of, for the functions that have the option ``padding_mode``."""
+
 
 class ConvConfig(NamedTuple):
     """The static argument of a rule: the caller's layout, and the convolution in channels-last layout."""
 
     layout: Layout
-    spec: ConvSpec
+    spec: ConvSpec  # of the image with its borders
+    borders: tuple[Border, ...] = ()  # those that are not zeros
 
 
 class _Common(NamedTuple):
@@ -62,6 +68,7 @@ class ConvOptions:
     preferred_element_type: DTypeLike | None
     algorithm: str | None
     output_padding: Steps = 0
+    padding_mode: str | tuple[str, ...] | None = None  # None: the function does not have it
 
     def resolve(self, x: Operand, kernel: Operand, bias: jax.Array | None = None) -> ConvConfig:
         """Check the arguments of a convolution of ``x`` with ``kernel`` and return the configuration of its rule."""
@@ -83,6 +90,11 @@ class ConvOptions:
         padding = self._read_padding(len(window))
         if isinstance(padding, str):
             padding = padding_by_name(padding, tuple(input_), dilated_extent(window, dilation), stride)
+        borders = self._borders(tuple(input_), padding)
+        if borders:
+            input_ = [size + border.low + border.high for size, border in zip(input_, borders, strict=True)]
+            pairs = zip(padding, borders, strict=True)
+            padding = tuple((low - border.low, high - border.high) for (low, high), border in pairs)
         if _some_below(0, (size + low + high for size, (low, high) in zip(input_, padding, strict=True))):
             raise ValueError(
                 f"{self.function}: `padding` is {self.padding!r}, which cuts more than all of a spatial shape of "
@@ -99,7 +111,7 @@ class ConvOptions:
             groups=groups,
             input_dilation=(1,) * len(window),
         )
-        return ConvConfig(layout, self._spec(geometry))
+        return ConvConfig(layout, self._spec(geometry), borders)
 
     def resolve_transposed(self, x: Operand, kernel: Operand, bias: jax.Array | None) -> ConvConfig:
         """The same for a transposed convolution.
@@ -186,15 +198,54 @@ class ConvOptions:
             )
         return tuple(as_integer(self.function, argument, entry, least=least) for entry in values)
 
+    def _borders(self, input_: Sizes, padding: Padding) -> tuple[Border, ...]:
+        """The borders that are not zeros, one for each axis; none if all are zeros."""
+        modes = self._read_padding_mode(len(padding))
+        borders = []
+        for mode, size, (low, high) in zip(modes, input_, padding, strict=True):
+            if mode != "zeros" and min(low, high) < 0:
+                raise ValueError(
+                    f"{self.function}: `padding` is {self.padding!r} with `padding_mode` {mode!r}; it must not be "
+                    "negative"
+                )
+            most = _widest_border(mode, size)
+            if max(low, high) > most:
+                raise ValueError(
+                    f"{self.function}: `padding` is {self.padding!r}, which needs a border of {max(low, high)}; with "
+                    f"`padding_mode` {mode!r} an axis of {size} can have {most} at most"
+                )
+            borders.append(Border(mode, 0, 0) if mode == "zeros" else Border(mode, low, high))
+        return tuple(borders) if set(modes) != {"zeros"} else ()
+
+    def _read_padding_mode(self, spatial: int) -> tuple[str, ...]:
+        """One mode for each spatial axis."""
+        mode = self.padding_mode or "zeros"
+        modes = tuple(mode) if isinstance(mode, (tuple, list)) else (mode,) * spatial
+        if len(modes) != spatial or any(each not in MODES for each in modes):
+            raise ValueError(
+                f"{self.function}: `padding_mode` is {mode!r}; it must be one of {', '.join(map(repr, MODES))}, or a "
+                "tuple of one for each spatial axis"
+            )
+        by_name = BORDERS.get(self.padding.upper()) if isinstance(self.padding, str) else None
+        if by_name is None:
+            return modes
+        if set(modes) != {"zeros"}:
+            raise ValueError(
+                f"{self.function}: `padding_mode` is {mode!r} with padding={self.padding!r}, which says what the "
+                "border is; one of them must be left out"
+            )
+        return (by_name,) * spatial
+
     def _read_padding(self, spatial: int) -> Padding | str:
         """The padding as pairs, or as one of the names in capitals."""
         padding = self.padding
+        names = PADDINGS if self.padding_mode is None else (*PADDINGS, *BORDERS)
         wanted = (
-            f"it must be an int, one of {', '.join(map(repr, PADDINGS))}, or a tuple with an int or a pair (low, high) "
+            f"it must be an int, one of {', '.join(map(repr, names))}, or a tuple with an int or a pair (low, high) "
             f"for each spatial axis, such as {((1, 1),) * spatial}"
         )
         if isinstance(padding, str):
-            if padding.upper() not in PADDINGS:
+            if padding.upper() not in names:
                 raise ValueError(f"{self.function}: `padding` is {padding!r}; {wanted}")
             return padding.upper()
         if not isinstance(padding, (tuple, list, int, np.integer)):
@@ -241,6 +292,13 @@ class ConvOptions:
                 f"{stride} or the dilation {dilation}"
             )
         return extra
+
+
+def _widest_border(mode: str, size: int) -> float:
+    """How wide a border an axis can have. Of an axis whose size is not known everything is taken for possible."""
+    if mode == "zeros" or not is_known(size):
+        return math.inf
+    return {"reflect": max(size - 1, 0), "circular": size, "replicate": math.inf if size else 0}[mode]
 
 
 def _some_below(least: int, sizes: Iterable[int]) -> bool:

@@ -55,8 +55,26 @@ def with_output_padding() -> Iterator[Case]:
             yield conv_case("conv_transpose", 2, window, padding, (4, 6, 2), None, output_padding=extra)
 
 
+def with_borders() -> Iterator[Case]:
+    modes = ("reflect", "replicate", "circular")
+    turns = zip(
+        cycle(CHANNELS),
+        cycle([(1, modes[:1]), (2, modes[1:]), (3, modes), (2, ("zeros", "reflect"))]),
+        cycle([None, -1, None]),
+        [((2, 1), (0, 3), (1, 1)), ((0, 0), (2, 0), (1, 0)), ((3, 3), (1, 2), (0, 2)), ((1, 4), (4, 4), (2, 1))] * 3,
+    )
+    for channels, (spatial, given), layout, padding in turns:
+        window = (((3, 2, 2)[:spatial]), (2, 1, 1)[:spatial], 1)
+        layout = None if layout is None else LAYOUTS[spatial][layout]
+        modes = (modes[-1], *modes[:-1])
+        mode = given if "zeros" in given else tuple(modes[:spatial])
+        yield conv_case("conv", spatial, window, padding[:spatial], channels, layout, padding_mode=mode)
+
+
 CONV_CASES = [
     *conv_cases("conv"),
+    *with_borders(),
+    conv_case("conv", 2, ((3, 2), 1, 2), 2, (3, 5, 1), None, padding_mode="circular", flip_kernel=True),
     # A kernel as large as the image, one larger with room from padding alone, no window that fits, no image.
     Case("conv", {"x": (2, 5, 4, 3), "kernel": (5, 4, 3, 2), "bias": (2,)}),
     Case("conv", {"x": (2, 2, 3, 3), "kernel": (5, 4, 3, 2), "bias": (2,)}, {"padding": 2}),
@@ -83,6 +101,7 @@ COVERING_CASES = [
             (((1, -1), (0, 2)), (3, 6, 3), None, False),
         ]
     ),
+    conv_case("conv", 2, ((3, 2), 1, 1), 2, (3, 5, 1), None, padding_mode=("reflect", "circular")),
     conv_case("conv", 2, ((1, 1), 1, 1), "VALID", (3, 5, 1), None, bias=False),
     conv_case("conv", 2, ((2, 2), 2, 1), "VALID", (3, 5, 1), None),
     conv_case("conv", 1, ((3,), 1, 1), 1, (4, 4, 4), None),

@@ -3,7 +3,7 @@
 from tests.conv.mutants import FLIPPED, PLAIN, not_flipped
 from tests.support.mutants import forward
 
-Y_OF_CONV = "    y = convolution(spec, layout.canonical_x(x), layout.canonical_kernel(kernel))"
+Y_OF_CONV = "    y = convolution(spec, pad(layout.canonical_x(x), borders), layout.canonical_kernel(kernel))"
 PLUS_BIAS = "y if bias is None else y + along_channels(bias, y)"
 
 FORWARDS = [

@@ -27,11 +27,12 @@ SEVERAL_GROUPS = conv((2, 5, 4, 10), (3, 2, 5, 10), groups=2)
 TRANSPOSED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", stride=2)
 TRANSPOSED_FLIPPED = conv((2, 4, 4, 3), (3, 3, 3, 3), operation="conv_transpose", flip_kernel=True)
 
-DX = "    dx = input_gradient(spec, dy, kernel).astype(residuals.x.dtype)  # D5\n"
+DX = "    dx = fold(input_gradient(spec, dy, kernel), borders).astype(residuals.x.dtype)  # D5\n"
 DKERNEL = "    dkernel = kernel_gradient(spec, x, dy).astype(residuals.kernel.dtype)  # D7\n"
 DBIAS = "channel_sum(dy).astype(bias.dtype)"
 RESIDUALS = "    return layout.restore_y(y), ConvResiduals(x, kernel, bias)\n"
-OPERANDS = "in_one_dtype(dy, layout.canonical_x(x), layout.canonical_kernel(kernel))"
+OPERANDS = "in_one_dtype(dy, pad(layout.canonical_x(x), borders), layout.canonical_kernel(kernel))"
+OPERANDS_T = "in_one_dtype(dy, layout.canonical_x(x), layout.canonical_kernel(kernel))"
 RESULTS = "    return layout.restore_x(dx), layout.restore_kernel(dkernel), dbias\n"
 DX_T = "    dx = convolution(spec, dy, kernel).astype(residuals.x.dtype)  # D3\n"
 DKERNEL_T = "    dkernel = kernel_gradient(spec, dy, x).astype(residuals.kernel.dtype)  # D7\n"
@@ -43,6 +44,11 @@ def of_rule(name: str, old: str, new: str, case: Case = PLAIN, cause: str | None
 
 def of_transposed_rule(name: str, old: str, new: str, case: Case, cause: str | None = None) -> Mutant:
     return Mutant(f"transposed: {name}", "_conv.conv_transpose", old, new, case, cause)
+
+
+def of_border(name: str, old: str, new: str, mode: str = "reflect", cause: str | None = None) -> Mutant:
+    case = conv((3, 5, 6, 2), (3, 2, 2, 4), padding=((2, 1), (1, 3)), padding_mode=mode)
+    return Mutant(f"border: {name}", "_conv.borders", old, new, case, cause)
 
 
 def after(line: str, change: str) -> tuple[str, str]:
@@ -134,6 +140,21 @@ RULES = [
         cause="it is zero at [3] of the 4 indices of axis 1",
     ),
     of_rule("dx: rows that no window reaches dropped", *after(DX, "dx = dx[:, :-1]"), UNREACHED_ROW, "rows"),
+    # Borders.
+    of_border("not folded back", "else dx\n    return dx", "else dx\n    return dx * 0.5"),
+    of_border("reflect: below dropped", "placed(jnp.flip(below, axis), 1)", "0 * placed(below, 1)"),
+    of_border("reflect: below not flipped", "jnp.flip(below, axis)", "below"),
+    of_border("reflect: above not flipped", "jnp.flip(above, axis)", "above"),
+    of_border("reflect: above at the edge itself", "size - 1 - high)", "size - high)"),
+    of_border("circular: sides swapped", "placed(below, size - low)", "placed(below, 0)", "circular"),
+    of_border(
+        "circular: above dropped",
+        "placed(below, size - low) + placed(above, 0)",
+        "placed(below, size - low)",
+        "circular",
+    ),
+    of_border("replicate: above dropped", "placed(last, size - 1)", "0 * placed(last, size - 1)", "replicate"),
+    of_border("replicate: the mean", "part.sum(axis", "part.mean(axis", "replicate"),
     # Precision and dtypes.
     of_rule(
         "residual x in bfloat16",
@@ -167,8 +188,8 @@ RULES = [
     ),
     of_transposed_rule(
         "dx: kernel not flipped",
-        OPERANDS,
-        not_flipped(OPERANDS),
+        OPERANDS_T,
+        not_flipped(OPERANDS_T),
         TRANSPOSED_FLIPPED,
         "flipped along",
     ),

@@ -8,8 +8,10 @@ from tests.support.mutants import tangent
 PAIRS = "((dx, kernel), (x, dkernel))"
 WITH_BIAS = "dy if dbias is None else dy + along_channels(dbias, dy)"
 SUM = "reduce(jnp.add, map(widened, products))"
-PRODUCT = "convolution(spec, layout.canonical_x(left), layout.canonical_kernel(right))"
-PRODUCT_T = PRODUCT.replace("convolution", "input_gradient")
+PRODUCT = "convolution(spec, pad(layout.canonical_x(left), borders), layout.canonical_kernel(right))"
+PRODUCT_T = PRODUCT.replace("convolution", "input_gradient").replace(
+    "pad(layout.canonical_x(left), borders)", "layout.canonical_x(left)"
+)
 
 of_conv = partial(tangent, "_conv.conv")
 of_conv_transpose = partial(tangent, "_conv.conv_transpose")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxbn as typed
+from jaxbn.testing import SavedBytes, saved_bytes
 from tests.support.compare import assert_close
 
 jaxbn: Any = typed  # what is passed here is wrong on purpose
@@ -64,7 +65,8 @@ def test_padding_of_the_gradient_maps_and_of_other_dimensions() -> None:
     assert jaxbn.conv(X[:, 0], KERNEL[0], padding=((1, 2),)).shape == (2, 9, 6)
     assert jaxbn.conv(X[:, None], KERNEL[None], padding=(0, 1, 2)).shape == (2, 1, 9, 10, 6)
     message = (
-        "`padding` is (1, 2); it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', or a tuple with an int or a "
+        "`padding` is (1, 2); it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', 'CAUSAL', 'REFLECT', "
+        "'REPLICATE', 'CIRCULAR', or a tuple with an int or a "
     )
     with pytest.raises(
         ValueError, match=re.escape(message) + r"pair \(low, high\) for each .*, such as \(\(1, 1\),\)$"
@@ -76,7 +78,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding="FULL"),
         ValueError,
-        "conv: `padding` is 'FULL'; it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', or a tuple with an int",
+        "conv: `padding` is 'FULL'; it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', 'CAUSAL', 'REFLECT',",
     ),
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=((1, 1),)),
@@ -146,3 +148,64 @@ def test_bad_input_is_named(call: Callable[..., Any], error: type[Exception], me
     for when in (call, jax.jit(call)):
         with pytest.raises(error, match=re.escape(message)):
             when(jnp.ones((2, 5, 6, 4)), KERNEL)
+
+
+MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_name_is_as_wide_as_same(mode: str) -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 3)))
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 3, 2)))
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 2), (0, 0)), MODES[mode])
+    got = jaxbn.conv(x, kernel, padding=mode.upper())
+    assert_close(got, jaxbn.reference.conv(padded, kernel), 1e-12)
+
+
+def test_a_causal_convolution_sees_nothing_that_comes_later() -> None:
+    x, kernel = jnp.arange(1.0, 8.0).reshape(1, 7, 1), jnp.asarray([[[1.0]], [[10.0]], [[100.0]]])
+    y = jaxbn.conv(x, kernel, padding="causal")
+    assert y[0, :, 0].tolist() == [100, 210, 321, 432, 543, 654, 765]
+    strided = jaxbn.conv(x, kernel, padding="CAUSAL", stride=2)
+    assert_close(strided, y[:, ::2], 0.0)
+    dilated = jaxbn.conv(x, kernel, padding="CAUSAL", dilation=2)
+    assert dilated[0, :, 0].tolist() == [100, 200, 310, 420, 531, 642, 753]
+
+
+def test_the_padded_image_is_not_saved() -> None:
+    x, kernel = jnp.ones((2, 9, 8, 4)), jnp.ones((3, 3, 4, 6))
+    saved = saved_bytes(lambda *arrays: jaxbn.conv(*arrays, padding="CIRCULAR"), x, kernel)
+    assert saved == SavedBytes(x.nbytes + kernel.nbytes, 0)
+
+
+WRONG_BORDERS = [
+    (
+        {"padding": 9, "padding_mode": "reflect"},
+        "`padding` is 9, which needs a border of 9; with `padding_mode` 'reflect'",
+    ),
+    (
+        {"padding": (0, 9), "padding_mode": "circular"},
+        "`padding` is (0, 9), which needs a border of 9; with `padding_mode`",
+    ),
+    ({"padding": -1, "padding_mode": "replicate"}, "`padding` is -1 with `padding_mode` 'replicate'; it must not be"),
+    ({"padding_mode": "mirror"}, "`padding_mode` is 'mirror'; it must be one of 'zeros', 'reflect', 'replicate',"),
+    ({"padding_mode": ("zeros",)}, "`padding_mode` is ('zeros',); it must be one of"),
+    ({"padding": "REFLECT", "padding_mode": "circular"}, "`padding_mode` is 'circular' with padding='REFLECT', which"),
+    (
+        {"padding": "MIRROR"},
+        "`padding` is 'MIRROR'; it must be an int, one of 'VALID', 'SAME', 'SAME_LOWER', 'CAUSAL',",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_BORDERS, ids=[message for _, message in WRONG_BORDERS])
+def test_borders_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(f"conv: {message}")):
+        jaxbn.conv(X, KERNEL, **options)
+
+
+def test_only_conv_has_borders() -> None:
+    with pytest.raises(ValueError, match="conv_transpose: `padding` is 'REFLECT'; it must be"):
+        up(X, KERNEL, padding="REFLECT")
+    with pytest.raises(ValueError, match="conv: `padding` is 1, which needs a border of 1; with `padding_mode` 'rep"):
+        jaxbn.conv(X[:, :0], KERNEL[:1], padding=1, padding_mode="replicate")

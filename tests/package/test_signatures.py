@@ -13,6 +13,7 @@ CONVOLUTION = (
     "stride=1, padding='VALID', dilation=1, groups=1, flip_kernel=False, dimension_numbers=None, precision=None, "
     "preferred_element_type=None, algorithm=None"
 )
+BORDERED_CONVOLUTION = CONVOLUTION.replace("padding='VALID'", "padding='VALID', padding_mode='zeros'")
 ALGORITHM = ", algorithm=None"
 PLAIN_CONVOLUTION = CONVOLUTION.removesuffix(ALGORITHM)
 STATISTICS = "epsilon=1e-05, where=None, axis_name=None, axis_index_groups=None"
@@ -39,7 +40,7 @@ SIGNATURES = {
     "cnn.init": (
         "(key, config=CNNConfig(classes=10, in_channels=1, features=(32, 64, 128), dtype=<class 'jax.numpy.float32'>))"
     ),
-    "conv": f"(x, kernel, bias=None, *, {CONVOLUTION}{FORWARD_MODE})",
+    "conv": f"(x, kernel, bias=None, *, {BORDERED_CONVOLUTION}{FORWARD_MODE})",
     "conv_general_dilated": (
         "(lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, "
         "feature_group_count=1, batch_group_count=1, precision=None, preferred_element_type=None, out_sharding=None)"
@@ -48,7 +49,7 @@ SIGNATURES = {
     "convolve": f"(x, kernel, *, {CONVOLUTION})",
     "convolve_input_gradient": f"(dy, kernel, input_shape, *, {CONVOLUTION})",
     "convolve_kernel_gradient": f"(x, dy, kernel_shape, *, {CONVOLUTION})",
-    "explain_conv": f"(x, kernel, bias=None, *, {CONVOLUTION}, platform=None)",
+    "explain_conv": f"(x, kernel, bias=None, *, {BORDERED_CONVOLUTION}, platform=None)",
     "fold_batch_norm": (
         "(kernel, bias, running, gamma=None, beta=None, *, transposed=False, groups=1, dimension_numbers=None, "
         "epsilon=1e-05)"
@@ -63,7 +64,7 @@ SIGNATURES = {
             ("batch_norm_inference", "mean, var, gamma=None, beta=None", "axis=-1, epsilon=1e-05"),
             ("batch_norm_relu", "gamma=None, beta=None", f"axis=-1, {STATISTICS}"),
             ("batch_norm_relu_conv", "gamma, beta, kernel, bias=None", f"{PLAIN_CONVOLUTION}, {STATISTICS}"),
-            ("conv", "kernel, bias=None", PLAIN_CONVOLUTION),
+            ("conv", "kernel, bias=None", BORDERED_CONVOLUTION.removesuffix(ALGORITHM)),
             ("conv_transpose", "kernel, bias=None", TRANSPOSED.removesuffix(ALGORITHM)),
         ]
     },
