@@ -12,6 +12,7 @@ Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside t
     calibrated_batch_norm                                       one that changes nothing yet
     fold_batch_norm                                             a convolution and its batch norm as one convolution
     init_running_stats, update_running_stats                    running averages of the statistics
+    patch_jax, unpatch_jax                                      JAX's own convolutions, and so any model, run on these
     explain_conv                                                which algorithm computes a convolution, and why
     native_kernels                                              whether the CPU's kernels in C++ are used
 
@@ -43,6 +44,7 @@ from jaxbn._conv.conv_transpose import conv_transpose
 from jaxbn._conv.explanation import ConvExplanation, explain_conv
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.maps import convolve, convolve_input_gradient, convolve_kernel_gradient
+from jaxbn._conv.patch import patch_jax, unpatch_jax
 from jaxbn._fused.batch_norm_act import batch_norm_act, batch_norm_relu
 from jaxbn._fused.batch_norm_act_conv import batch_norm_act_conv, batch_norm_relu_conv
 from jaxbn._fused.fold import fold_batch_norm
@@ -77,6 +79,8 @@ __all__ = [
     "fold_batch_norm",
     "init_running_stats",
     "native_kernels",
+    "patch_jax",
+    "unpatch_jax",
     "update_running_stats",
 ]
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._norm.statistics import Moments
 
 _PAD_MODES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -53,7 +54,7 @@ def conv(
             x = jnp.pad(x, widths, mode=_PAD_MODES[mode])
         padding = "VALID"
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim])
-    y = lax.conv_general_dilated(
+    y = lax_conv_general_dilated(
         x,
         jnp.flip(kernel, numbers.rhs_spec[2:]) if flip_kernel else kernel,
         _per_axis(stride, spatial),

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxbn._conv.geometry import ConvGeometry, Sizes, dilated_extent
 from jaxbn._conv.layout import CHANNELS_LAST, Layout
 from jaxbn._conv.maps import convolution
+from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.spec import Arithmetic, ConvSpec, precision_in_context
 from jaxbn._validation import public
 
@@ -68,7 +69,7 @@ def conv_general_dilated(
         Deck, D1 to D9.
     """
     lax_convolution = partial(
-        lax.conv_general_dilated,
+        lax_conv_general_dilated,
         window_strides=window_strides,
         padding=padding,
         lhs_dilation=lhs_dilation,

@@ -56,6 +56,7 @@ SIGNATURES = {
     ),
     "init_running_stats": "(features, dtype=<class 'jax.numpy.float32'>)",
     "native_kernels": "()",
+    **dict.fromkeys(("patch_jax", "unpatch_jax"), "()"),
     "optim.constrain_beta": "(k, *, names=('gamma', 'beta'), layers=None)",
     **{
         f"reference.{name}": f"(x, {vectors}, *, {options})"

@@ -13,6 +13,7 @@ from jaxbn._conv.algorithms import micro_batches
 from jaxbn._conv.algorithms.algorithm import Context
 from jaxbn._conv.geometry import ConvGeometry, Padding, Sizes
 from jaxbn._conv.layout import CHANNELS_LAST
+from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._sizes import is_known
 
 
@@ -36,7 +37,7 @@ def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: 
 
 def _convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: jax.Array) -> jax.Array:
     x, padding, input_dilation = _with_known_padding(x, geometry.padding, geometry.input_dilation)
-    return lax.conv_general_dilated(
+    return lax_conv_general_dilated(
         x,
         kernel,
         window_strides=geometry.stride,
@@ -52,7 +53,7 @@ def _convolve(geometry: ConvGeometry, context: Context, x: jax.Array, kernel: ja
 def _kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
     """Swap the batch and feature axes of ``x``, so that the convolution contracts over the batch."""
     x, padding, input_dilation = _with_known_padding(x, geometry.kernel_gradient_padding, geometry.input_dilation)
-    dkernel = lax.conv_general_dilated(
+    dkernel = lax_conv_general_dilated(
         jnp.swapaxes(x, 0, -1),
         jnp.moveaxis(dy, 0, -2),
         window_strides=geometry.dilation,
