@@ -29,6 +29,8 @@ A_STEP: dict[str, float] = {"Flax": 1.5, "Equinox": 1.5}
 IN_A_SCAN: dict[str, float] = {"Flax": 8.0, "Equinox": 8.0}
 """The floors of the ratios of other libraries, for a single step and for steps in a scan."""
 LEARNING_RATE = 0.1
+REPLACED = ("conv", "batch_norm", "batch_norm_relu", "batch_norm_act", "batch_norm_act_conv")
+"""The operations of the networks that plain JAX replaces on the other side."""
 
 
 def comparisons(*, quick: bool) -> Iterator[Comparison]:
@@ -58,7 +60,7 @@ def on_plain_autodiff(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def traced(*operands: Any) -> Any:
         with ExitStack() as stack:
-            for module, name in product((cnn, resnet), ("conv", "batch_norm", "batch_norm_relu")):
+            for module, name in product((cnn, resnet), REPLACED):
                 if hasattr(module, name):
                     stack.enter_context(mock.patch.object(module, name, getattr(reference, name)))
             return function(*operands)

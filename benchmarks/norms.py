@@ -1,8 +1,9 @@
-"""Compares batch norm, forward and backward together, with plain autodiff and other libraries; and a fused chain."""
+"""Compares batch norm, forward and backward together, with plain autodiff and other libraries; and fused operations."""
 
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -16,21 +17,43 @@ import jaxbn
 from benchmarks.measure import Comparison, Program, Run
 from benchmarks.peers import torch_is_installed
 
-Forward = Callable[[Any, Any, Any], jax.Array]
+Forward = Callable[..., jax.Array]
+"""A function of ``x``, γ, β and, with a residual connection, ``residual``."""
+Activation = Callable[[Any], jax.Array]
 QUICK, LARGER = (128, 8, 8, 256), [(64, 32, 32, 64), (16, 112, 112, 64)]
 FLOOR, PEER_FLOORS = 2.5, {"Flax": 1.2, "Equinox": 3.0}
+ACTIVATIONS = (("residual, ReLU", jax.nn.relu, True), ("SiLU", jax.nn.silu, False), ("GELU", jax.nn.gelu, False))
+"""What follows the batch norm, the activation, and whether there is a residual connection."""
 LAYERS, CHAIN = 12, (32, 16, 16, 32)
 
 
 def comparisons(*, quick: bool) -> Iterator[Comparison]:
-    for shape in [QUICK] if quick else [QUICK, *LARGER]:
-        name = f"batch norm {'×'.join(map(str, shape))}"
-        yield Comparison(name, "both ways", FLOOR, partial(_sides, shape), _peers(shape), PEER_FLOORS)
+    shapes = [QUICK] if quick else [QUICK, *LARGER]
+    for shape in shapes:
+        yield Comparison(
+            f"batch norm {_named(shape)}", "both ways", FLOOR, partial(_sides, shape), _peers(shape), PEER_FLOORS
+        )
+    for shape, (following, activation, has_residual) in product(shapes, ACTIVATIONS):
+        sides = partial(_activated_sides, shape, activation, has_residual)
+        yield Comparison(f"batch norm, {following} {_named(shape)}", "both ways", 1, sides)
     yield Comparison(f"{LAYERS} batch norm, ReLU, conv", "gradient", 1, _chains)
+
+
+def _named(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[Run, Run]:
     ours, plain = (_both_ways(_plain(module), shape) for module in (jaxbn, jaxbn.reference))
+    return ours, plain
+
+
+def _activated_sides(shape: tuple[int, ...], activation: Activation, has_residual: bool) -> tuple[Run, Run]:
+    """`batch_norm_act`, and batch norm, an addition and the activation under plain autodiff."""
+    ours, plain = (
+        _both_ways(_activated(module, activation), shape, has_residual=has_residual)
+        for module in (jaxbn, jaxbn.reference)
+    )
     return ours, plain
 
 
@@ -43,17 +66,19 @@ def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
     return peers | ({"PyTorch": partial(_torch, shape)} if torch_is_installed() else {})
 
 
-def _both_ways(forward: Forward, shape: tuple[int, ...], channels: int | None = None) -> Program:
-    """``y`` and the three gradients in one program."""
+def _both_ways(
+    forward: Forward, shape: tuple[int, ...], channels: int | None = None, *, has_residual: bool = False
+) -> Program:
+    """``y`` and the gradients in one program."""
 
-    def run(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
-        y, vjp = jax.vjp(forward, x, gamma, beta)
+    def run(dy: Any, *operands: Any) -> Any:
+        y, vjp = jax.vjp(forward, *operands)
         return y, vjp(dy)
 
     rng = np.random.default_rng(0)
-    x, dy = (rng.standard_normal(shape, np.float32) for _ in range(2))
+    x, dy, *residual = (rng.standard_normal(shape, np.float32) for _ in range(3 if has_residual else 2))
     gamma, beta = (rng.standard_normal(channels or shape[-1], np.float32) for _ in range(2))
-    return Program(run, (x, gamma, beta, dy))
+    return Program(run, (dy, x, gamma, beta, *residual))
 
 
 def _plain(module: ModuleType) -> Forward:
@@ -61,6 +86,13 @@ def _plain(module: ModuleType) -> Forward:
         return module.batch_norm(x, gamma, beta)[0]
 
     return plain
+
+
+def _activated(module: ModuleType, activation: Activation) -> Forward:
+    def activated(x: Any, gamma: Any, beta: Any, residual: Any = None) -> jax.Array:
+        return module.batch_norm_act(x, gamma, beta, activation, residual=residual)[0]
+
+    return activated
 
 
 def _flax(channels: int) -> Forward:

@@ -5,6 +5,7 @@ if the block changes the size of the image or the number of channels.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,11 @@ import optax
 
 from benchmarks.network_peers import CLASSES, LEARNING_RATE
 from jaxbn import (
+    Moments,
     RunningStats,
     batch_norm,
-    batch_norm_relu,
+    batch_norm_act,
+    batch_norm_act_conv,
     conv,
     init_running_stats,
     update_running_stats,
@@ -72,20 +75,29 @@ def init(key: Any) -> tuple[Params, list[RunningStats]]:
 
 def apply(params: Params, running: list[RunningStats], images: jax.Array) -> tuple[jax.Array, list[RunningStats]]:
     """The logits of a batch in training mode, and the new running statistics."""
-    layers, new = iter(zip(params.layers, running, strict=True)), []
-
-    def layer(x: jax.Array, stride: int, norm: Any) -> jax.Array:
-        (kernel, gamma, beta), statistics = next(layers)
-        y, moments = norm(conv(x, kernel, stride=stride, padding="SAME"), gamma, beta)
-        new.append(update_running_stats(statistics, moments))
-        return y
-
-    x = layer(images, 1, batch_norm_relu)
+    first, *layers = params.layers
+    x, of_first = batch_norm_act(conv(images, first.kernel, padding="SAME"), first.gamma, first.beta, jax.nn.relu)
+    moments, remaining = [of_first], iter(layers)
     for block in blocks():
-        y = layer(layer(x, block.stride, batch_norm_relu), 1, batch_norm)
-        x = layer(x, block.stride, batch_norm) if block.has_shortcut else x
-        x = jax.nn.relu(x + y)
-    return jnp.mean(x, (1, 2)) @ params.dense + params.bias, new
+        x, of_block = basic_block(x, block.stride, *islice(remaining, 3 if block.has_shortcut else 2))
+        moments += of_block
+    logits = jnp.mean(x, (1, 2)) @ params.dense + params.bias
+    return logits, [update_running_stats(*pair) for pair in zip(running, moments, strict=True)]
+
+
+def basic_block(
+    x: jax.Array, stride: int, first: Layer, second: Layer, shortcut: Layer | None = None
+) -> tuple[jax.Array, list[Moments]]:
+    """The output of a block, and the moments of its layers. Saves the outputs of its convolutions, and its own."""
+    skip, *of_shortcut = (x,) if shortcut is None else _shortcut(x, stride, shortcut)
+    y = conv(x, first.kernel, stride=stride, padding="SAME")
+    y, of_first = batch_norm_act_conv(y, first.gamma, first.beta, jax.nn.relu, second.kernel, padding="SAME")
+    y, of_second = batch_norm_act(y, second.gamma, second.beta, jax.nn.relu, residual=skip)
+    return y, [of_first, of_second, *of_shortcut]
+
+
+def _shortcut(x: jax.Array, stride: int, layer: Layer) -> tuple[jax.Array, Moments]:
+    return batch_norm(conv(x, layer.kernel, stride=stride, padding="SAME"), layer.gamma, layer.beta)
 
 
 def train_step(state: tuple[Params, list[RunningStats]], batch: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:

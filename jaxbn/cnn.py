@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxbn._channels import wide_dtype
 from jaxbn._conv.conv import conv
 from jaxbn._fused.batch_norm_act import batch_norm_relu
-from jaxbn._norm.inference import batch_norm_inference
+from jaxbn._norm.inference import batch_norm_act_inference
 from jaxbn._norm.running import RunningStats, init_running_stats, update_running_stats
 
 TRUNCATED_STD = 0.87962566103423978
@@ -129,7 +129,7 @@ def apply(
             x, moments = batch_norm_relu(x, block.gamma, block.beta)
             running = update_running_stats(running, moments, momentum=momentum)
         else:
-            x = jax.nn.relu(batch_norm_inference(x, running.mean, running.var, block.gamma, block.beta))
+            x = batch_norm_act_inference(x, running.mean, running.var, block.gamma, block.beta, jax.nn.relu)
         new_state.append(running)
     logits = jnp.mean(x, (1, 2)) @ params.dense.kernel
     return logits + jnp.expand_dims(params.dense.bias, 0), tuple(new_state)
