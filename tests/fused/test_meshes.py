@@ -3,13 +3,16 @@
 import pytest
 from jax.sharding import AxisType
 
-from tests.support.cases import Case, fused_conv_case, norm_case
+from tests.fused.cases import COVERING_CASES
+from tests.support.cases import Case, act_case, fused_conv_case, norm_case
 from tests.support.meshes import assert_right_under_a_sharded_jit, assert_right_under_shard_map
 from tests.support.sample import in_turn
 
 CASES = [
     norm_case("batch_norm_relu", (2, 5, 3), -1, (1, 1)),
     fused_conv_case((2, 5, 6, 4), ((3, 2), (2, 1), 1), 3, (1, 1, 1), padding="SAME"),
+    act_case((2, 5, 3), -1, "prelu"),
+    *COVERING_CASES[-2:],
 ]
 
 
