@@ -24,7 +24,8 @@ class Failure:
     Attributes:
         check: The kind of check, such as ``"gradient"`` or ``"structure"``.
         message: A sentence that says what is wrong.
-        argument: The array whose cotangent or tangent is wrong, such as ``"params['kernel']"``, or None if it is not one array.
+        argument: The array whose cotangent or tangent is wrong, such as ``"params['kernel']"``, or None if it is not
+            one array.
         output: The only output whose cotangent was not zero, or None if there were several.
         cotangent: The outputs' cotangent with the largest error, such as ``"gaussian 3"``.
         transformation: The transformation that the failure occurred under, such as ``"vmap"``, or None.
