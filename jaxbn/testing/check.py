@@ -7,7 +7,7 @@ import jax
 
 from jaxbn.testing.collector import IMPURE, Collector, Progress
 from jaxbn.testing.cotangents import FAMILIES, gaussian
-from jaxbn.testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives
+from jaxbn.testing.derivatives import DERIVATIVES, SECOND_ORDER, check_derivatives, check_jvp, has_forward_mode
 from jaxbn.testing.diagnosis import cause_of_exception, explain
 from jaxbn.testing.gradients import check_determinism, check_gradients, check_linearity, check_zero
 from jaxbn.testing.isolation import check_isolation
@@ -66,7 +66,10 @@ def check_custom_vjp(
     - that the rule gives zero for zero, is linear in cotangents of every size, and gives the same bits twice;
     - that a NaN spreads no further than in the reference;
     - that the backward pass depends only on its residuals and its cotangent;
-    - the rule under JAX's transformations, and second derivatives.
+    - the rule under JAX's transformations, and second derivatives;
+    - tangents, if ``fn`` has forward mode, as a `jax.custom_jvp` has: those of ``jax.jvp(fn)`` against the reference's.
+      If its `jvp` is not the transpose of its `vjp`, the report says so, for which argument, and which of the two is
+      wrong.
 
     At a kink of the reference, ``fn`` must have the gradient that autodiff gives there; the report mentions the kink.
 
@@ -198,9 +201,12 @@ def _check_transformations(
     *,
     jit: bool,
 ) -> None:
+    problem = collector.problem
     if collector.failures:  # a rule that is wrong without a transformation is wrong under nearly all of them
-        left_out = [name for name in names if name not in collector.requested]
-        names = [name for name in names if name in collector.requested]
+        # Forward mode is compared with reverse mode, which says more about the mistake.
+        kept = collector.requested | ({"jvp"} if "jvp" in names and has_forward_mode(problem) else set())
+        left_out = [name for name in names if name not in kept]
+        names = [name for name in names if name in kept]
         if left_out:
             collector.unchecked.append((", ".join(left_out), "the rule is already wrong without them"))
     for name in names:
@@ -210,7 +216,7 @@ def _check_transformations(
         elif name not in DERIVATIVES:
             check_transformation(collector, scorer, name, trials, seed, jit=jit)
         elif name not in SECOND_ORDER:
-            check_derivatives(collector, [name], seed, jit=jit)
+            check_jvp(collector, scorer, seed, jit=jit)
     second_order = [name for name in names if name in SECOND_ORDER]
     if second_order and order == 2:
         check_derivatives(collector, second_order, seed, jit=jit)

@@ -81,10 +81,12 @@ class Collector:
         transformation: str | None = None,
         slack: float = 1.0,
         cause: str | None = None,
+        kind: str = "cotangent",
     ) -> None:
         """Adds a failure for each leaf whose worst error in ``trials`` exceeds its budget.
 
-        The budget is computed from ``trials`` and ``pooled`` together, and multiplied by ``slack``.
+        The budget is computed from ``trials`` and ``pooled`` together, and multiplied by ``slack``. ``kind`` says
+        whether the leaves and the trials are cotangents or tangents.
         """
         for place, leaf in enumerate(leaves):
             scores = [trial.scores[place] for trial in (*trials, *pooled)]
@@ -98,7 +100,7 @@ class Collector:
             self.failures.append(
                 Failure(
                     check,
-                    f"the cotangent of `{leaf.name}` is wrong{under} for {wrong} of {len(trials)} cotangents, "
+                    f"the {kind} of `{leaf.name}` is wrong{under} for {wrong} of {len(trials)} {kind}s, "
                     f"worst for {worst.label}",
                     argument=leaf.name,
                     output=worst.notes.get("output"),

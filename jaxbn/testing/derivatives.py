@@ -16,6 +16,7 @@ from jaxbn.testing.cotangents import GAUSSIAN, gaussian
 from jaxbn.testing.oracle import Evaluator, Operator
 from jaxbn.testing.problem import Function, Problem
 from jaxbn.testing.scoring import Scorer
+from jaxbn.testing.transposition import check_transposition
 
 
 def gradient_of_nonlinear_loss(function: Function, dy: Sequence[Any]) -> Callable[[Any], Any]:
@@ -58,6 +59,23 @@ DERIVATIVES: dict[str, Operator] = {"jvp": jvp, "grad of grad": grad_of_grad, "j
 SECOND_ORDER = ("grad of grad", "jvp of grad")
 
 
+def has_forward_mode(problem: Problem) -> bool:
+    """Whether `jax.jvp` of the function works; it does not if the function is a `jax.custom_vjp`."""
+    try:
+        jax.eval_shape(jvp(problem.flattened(problem.fn)), problem.arrays, problem.arrays)
+    except Exception:  # also any that the function itself raises when it is traced
+        return False
+    return True
+
+
+def check_jvp(collector: Collector, pullbacks: Scorer, seed: int, *, jit: bool) -> None:
+    """Checks tangents; if the jvp or the gradient is wrong, also whether they are each other's transpose."""
+    check_derivatives(collector, ["jvp"], seed, jit=jit)
+    if "jvp" in collector.checked and collector.failures:
+        jvps = Scorer(Evaluator(collector.problem, jvp, jit=jit), collector.problem.outputs)
+        check_transposition(collector, pullbacks, jvps, seed)
+
+
 def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, jit: bool) -> None:
     """Checks derivatives along random vectors by the precision rule.
 
@@ -86,8 +104,8 @@ def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, 
         except Exception as error:
             collector.unchecked.append((name, f"the reference raises {type(error).__name__}: {error}"))
             continue
-        check = "second derivative" if second_order else "directional derivative"
-        collector.judge(trials, leaves, size=size, check=check, transformation=name)
+        check, kind = ("second derivative", "cotangent") if second_order else ("directional derivative", "tangent")
+        collector.judge(trials, leaves, size=size, check=check, transformation=name, kind=kind)
         collector.checked.append(name)
 
 

@@ -19,13 +19,16 @@ def explain(
     failures: Sequence[Failure], problem: Problem, evaluator: Evaluator, trials: Sequence[Trial], seed: int
 ) -> list[Failure]:
     wrong = {failure.argument for failure in failures if _is_of_plain_gradient(failure)}
+    disagree = any(failure.check == "transpose" for failure in failures)
     explained = []
     for failure in failures:
         if _is_of_plain_gradient(failure):
             explained.append(_explain_gradient(failure, problem, evaluator, trials, seed))
             continue
         cause = failure.cause
-        if failure.transformation and failure.error is not None and failure.argument not in wrong:
+        if failure.check == "directional derivative" and wrong:
+            cause = None if disagree else "jvp and vjp agree with each other: the derivative itself is wrong"
+        elif failure.transformation and failure.error is not None and failure.argument not in wrong:
             cause = f"only under {failure.transformation}: without it the gradient is right"
         explained.append(replace(failure, cause=cause, reproduce=command(failure, seed)))
     return explained
@@ -60,6 +63,8 @@ def _cause(evidence: Evidence) -> str | None:
 
 def cause_of_exception(message: str) -> str | None:
     """Guesses from JAX's message, which gives the shape that came and the one that was expected."""
+    if message.startswith("Transpose rule (for reverse-mode differentiation)"):
+        return "a tangent rule that is not linear in the tangents: reverse mode transposes it, which it cannot do here"
     shapes = [tuple(map(int, re.findall(r"\d+", text))) for text in re.findall(r"\w+\d+\[([\d,]*)\]", message)]
     if len(shapes) < 2 or shapes[0] == shapes[1]:
         return None

@@ -24,7 +24,8 @@ class Failure:
     Attributes:
         check: The kind of check, such as ``"gradient"`` or ``"structure"``.
         message: A sentence that says what is wrong.
-        argument: The array whose cotangent is wrong, such as ``"params['kernel']"``, or None if it is not one array.
+        argument: The array whose cotangent or tangent is wrong, such as ``"params['kernel']"``, or None if it is not
+            one array.
         output: The only output whose cotangent was not zero, or None if there were several.
         cotangent: The outputs' cotangent with the largest error, such as ``"gaussian 3"``.
         transformation: The transformation that the failure occurred under, such as ``"vmap"``, or None.
@@ -60,7 +61,8 @@ class Failure:
             lines.append(f"  worst at   {place}: got {self.got:.6g}, wanted {self.want:.6g}")
         if self.error is not None and self.budget is not None:
             times = f", {self.error / self.budget:.3g} times" if self.budget > 0 else ""
-            lines.append(f"  error      {self.error:.3g} of the cotangent's size, budget {self.budget:.3g}{times}")
+            kind = "tangent" if self.check == "directional derivative" else "cotangent"
+            lines.append(f"  error      {self.error:.3g} of the {kind}'s size, budget {self.budget:.3g}{times}")
         for name, text in (("cause", self.cause), ("reproduce", self.reproduce)):
             if text:
                 lines.append(f"  {name:10} " + text.rstrip().replace("\n", "\n" + " " * 13))

@@ -109,6 +109,20 @@ MUTANTS = [
         "second derivatives are not compared", "derivatives", "collector.judge(trials,", "collector.judge((),", "second"
     ),
     CheckerMutant(
+        "tangents are not compared with cotangents",
+        "transposition",
+        "gap = np.abs(forward.got - reverse.got)",
+        "gap = 0 * np.abs(forward.got - reverse.got)",
+        "not a transpose",
+    ),
+    CheckerMutant(
+        "the same mistake in both modes is a disagreement",
+        "transposition",
+        "gap = np.abs(forward.got - reverse.got)",
+        "gap = np.abs(forward.got - reverse.want)",
+        "sign of a tangent",
+    ),
+    CheckerMutant(
         "what is not supported passes",
         "collector",
         "        if transformation in self.requested:\n",

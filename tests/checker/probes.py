@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import linear_call
 
 from jaxbn.testing import Failure
 from tests.support.kinks import KINKS
@@ -105,6 +106,16 @@ def wrong_under_vmap(check: Check) -> Any:
     return of_sine(check, lambda x, dy: (cosine(x) * dy,), transforms="vmap")
 
 
+def of_tangents(check: Check, tangent: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
+    rule = jax.custom_jvp(jnp.sin)
+    rule.defjvp(lambda primals, tangents: (jnp.sin(*primals), tangent(*primals, *tangents)))
+    return check(rule, jnp.sin, jnp.arange(1.0, 9.0, dtype=jnp.float32), transforms="jvp")
+
+
+def not_a_transpose(x: jax.Array, dx: jax.Array) -> jax.Array:
+    return linear_call(lambda x, dx: jnp.cos(x) * dx, lambda x, dy: 2 * jnp.cos(x) * dy, x, dx)
+
+
 def right(x: jax.Array, dy: jax.Array) -> Any:
     return (jnp.cos(x) * dy,)
 
@@ -133,6 +144,8 @@ PROBES: dict[str, Callable[[Check], Any]] = {
         check, lambda x, dy: (jnp.cos(jax.lax.stop_gradient(x)) * dy,), transforms="grad of grad"
     ),
     "jvp": lambda check: of_sine(check, right, transforms="jvp"),
+    "sign of a tangent": lambda check: of_tangents(check, lambda x, dx: -jnp.cos(x) * dx),
+    "not a transpose": lambda check: of_tangents(check, not_a_transpose),
     "right at kinks": kinks("sort with ties"),
     "right near a singularity": kinks("1/x near 0"),
     "ill-conditioned": lambda check: check(jnp.linalg.cholesky, jnp.linalg.cholesky, GRADED, cotangents="constant"),
@@ -181,6 +194,8 @@ EXPECTED: dict[str, Any] = {
     "vmap": ["gradient"],
     "second": ["second derivative"],
     "jvp": ["transformation"],
+    "sign of a tangent": ["directional derivative", "gradient"],
+    "not a transpose": ["gradient", "transpose"],
     "right at kinks": [],
     "right near a singularity": [],
     "ill-conditioned": [],

@@ -59,4 +59,30 @@ COVERING_CASES = [
     norm_case("batch_norm_relu", (3, 4, 5, 2), 1, (1, 1), where="random"),
     act_case((3, 4, 5, 2), -1, "silu"),
     fused_conv_case((3, 5, 4, 2), ((3, 2), (1, 2), 1), 3, (1, 1, 1), padding="SAME"),
+    Case(
+        "batch_norm_act_inference",
+        {"x": (3, 5, 2), "mean": (2,), "var": (2,), "gamma": (2,), "beta": (2,), "residual": (3, 5, 2), "slope": (2,)},
+        {"activation": "prelu"},
+    ),
+    Case(
+        "batch_norm_act_conv",
+        {**BLOCK, "bias": (3,), "residual": BLOCK["x"]},
+        {"activation": "silu", "padding": "SAME", "return_activation": True},
+    ),
+]
+
+IMAGE: dict[str, Shape | None] = {"x": (4, 5, 9, 3), "gamma": (3,), "beta": (3,)}
+MASKED_CASES = [
+    Case("batch_norm_relu", IMAGE, {"where": "images"}),
+    Case("batch_norm_relu_conv", {**IMAGE, "kernel": (3, 2, 3, 4)}, {"where": "images"}),
+    act_case((4, 5, 9, 3), -1, "silu", where="images"),
+    act_case((4, 5, 9, 3), -1, "prelu", where="images").in_forward_mode,
+]
+
+# Small ones of each operation with a residual connection and SiLU, for second derivatives in every order.
+SMALL: dict[str, Shape | None] = {"x": (3, 3, 2), "gamma": (2,), "beta": (2,), "residual": (3, 3, 2)}
+SILU_CASES = [
+    Case("batch_norm_act", SMALL, {"activation": "silu"}),
+    Case("batch_norm_act_inference", {**SMALL, "mean": (2,), "var": (2,)}, {"activation": "silu"}),
+    Case("batch_norm_act_conv", {**SMALL, "kernel": (2, 2, 1)}, {"activation": "silu", "return_activation": True}),
 ]

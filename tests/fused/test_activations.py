@@ -101,6 +101,25 @@ def test_a_function_made_afresh_at_every_call_is_not_kept(forward_mode: bool) ->
     assert [reference() for reference in kept] == [None] * 6
 
 
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "hard_swish"])
+def test_at_a_kink_the_derivative_is_that_of_the_activation(name: str) -> None:
+    """A channel of equal values with β = 0 lies on the kink of a ReLU; tangents leave it in both directions."""
+
+    def at_zero(operation: Callable[..., Any]) -> Callable[[jax.Array], jax.Array]:
+        return lambda beta: operation(jnp.ones((4, 3)), None, beta, getattr(jax.nn, name))[0]
+
+    def gradient(function: Callable[[jax.Array], jax.Array]) -> list[float]:
+        return jax.grad(lambda beta: jnp.sum(function(beta)))(jnp.zeros(3)).tolist()
+
+    def tangent(function: Callable[[jax.Array], jax.Array], sign: float) -> list[list[float]]:
+        return jax.jvp(function, [jnp.zeros(3)], [jnp.full(3, sign)])[1].tolist()
+
+    plain, rule = at_zero(jaxbn.reference.batch_norm_act), at_zero(jaxbn.batch_norm_act)
+    forward = at_zero(partial(jaxbn.batch_norm_act, forward_mode=True))
+    assert gradient(rule) == gradient(forward) == gradient(plain)
+    assert [tangent(forward, sign) for sign in (1.0, -1.0)] == [tangent(plain, sign) for sign in (1.0, -1.0)]
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_nothing_is_saved_for_the_activation(name: str, with_residual: bool) -> None:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType
 
-from tests.fused.cases import COVERING_CASES, FUSED_CASES
-from tests.support.cases import Case, fused_conv_case, norm_case
+from tests.fused.cases import COVERING_CASES, FUSED_CASES, SILU_CASES
+from tests.support.cases import Case, act_case, fused_conv_case, norm_case
 from tests.support.gradients import together
 from tests.support.precision import DTYPES, assert_cotangents_have_their_primals_dtypes
 from tests.support.sample import covering, facts_of, in_turn
@@ -23,7 +23,8 @@ from tests.support.tangents import (
 )
 
 BLOCK = fused_conv_case((3, 2, 3, 2), ((1, 2), 1, 1), 2, (1, 1, 1))
-SMALL = [norm_case("batch_norm_relu", (3, 2, 2), -1, (1, 1)), BLOCK]
+PRELU = act_case((3, 4, 2), -1, "prelu")
+SMALL = [norm_case("batch_norm_relu", (3, 2, 2), -1, (1, 1)), BLOCK, PRELU, *SILU_CASES[1:]]
 
 
 @pytest.mark.parametrize("cases", together(covering(FUSED_CASES, facts_of)))
@@ -31,12 +32,14 @@ def test_tangents(cases: Sequence[Case]) -> None:
     assert_tangents_are_autodiffs(cases)
 
 
-def test_transformations() -> None:
-    assert_right_under_transformations(BLOCK)
+@pytest.mark.parametrize("case", [PRELU, *SILU_CASES[1:]], ids=str)
+def test_transformations(case: Case) -> None:
+    assert_right_under_transformations(case)
 
 
-def test_all_orders_agree() -> None:
-    assert_all_orders_agree(BLOCK)
+@pytest.mark.parametrize("case", SILU_CASES, ids=str)
+def test_all_orders_agree(case: Case) -> None:
+    assert_all_orders_agree(case)
 
 
 @pytest.mark.parametrize(("case", "check"), in_turn(COVERING_CASES, [True, False]))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbn
-from tests.fused.cases import COVERING_CASES
+from tests.fused.cases import COVERING_CASES, MASKED_CASES
 from tests.support.cases import Case
 from tests.support.compare import Function
 from tests.support.properties import (
@@ -25,9 +25,9 @@ def test_the_pullback_is_linear(case: Case) -> None:
     assert_linear(case)
 
 
-@pytest.mark.parametrize("operation", ["batch_norm_relu", "batch_norm_relu_conv"])
-def test_a_nan_under_the_mask_meets_no_arithmetic(operation: str) -> None:
-    assert_nan_under_the_mask_meets_no_arithmetic(operation)
+@pytest.mark.parametrize("case", MASKED_CASES, ids=str)
+def test_a_nan_under_the_mask_meets_no_arithmetic(case: Case) -> None:
+    assert_nan_under_the_mask_meets_no_arithmetic(case)
 
 
 def test_the_fused_relu_is_flat_at_zero_as_jaxs_own() -> None:

@@ -46,7 +46,7 @@ def test_a_channel_full_of_nan_leaves_the_others_bitwise_as_they_were(operation:
 
 
 def test_a_nan_under_the_mask_meets_no_arithmetic() -> None:
-    assert_nan_under_the_mask_meets_no_arithmetic("batch_norm")
+    assert_nan_under_the_mask_meets_no_arithmetic(norm_case("batch_norm", (4, 5, 9, 3), -1, (1, 1), where="images"))
 
 
 def test_statistics_of_what_has_a_nan_under_its_mask() -> None:

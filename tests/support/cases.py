@@ -94,7 +94,7 @@ def activation(name: str, slope: jax.Array | None) -> Callable[[jax.Array], jax.
     return (
         getattr(jax.nn, name)
         if slope is None
-        else lambda z: jnp.where(z > 0, z, jnp.expand_dims(slope, range(z.ndim - 1)) * z)
+        else lambda z: jnp.where(z > 0, z, jnp.expand_dims(slope.astype(z.dtype), range(z.ndim - 1)) * z)
     )
 
 

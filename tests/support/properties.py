@@ -1,15 +1,13 @@
 """Properties of every pullback whatever its numbers are."""
 
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxbn
-from tests.support.cases import Case
+from tests.support.cases import Case, mask
 from tests.support.compare import assert_close, cotangents, jitted_pullback, pullback
+from tests.support.meshes import BATCHES
 
 
 def assert_zero_gives_zero(case: Case) -> None:
@@ -28,20 +26,18 @@ def assert_linear(case: Case) -> None:
     assert_close(together, jax.tree.map(lambda a, b: 2 * np.asarray(a) - 3 * np.asarray(b), of_one, of_other), 1e-12)
 
 
-def assert_nan_under_the_mask_meets_no_arithmetic(operation: str) -> None:
+def assert_nan_under_the_mask_meets_no_arithmetic(case: Case) -> None:
     """Run eagerly, so that `jax.debug_nans` looks at the result of every single operation."""
-    rng = np.random.default_rng(0)
-    where = jnp.arange(4).reshape(4, 1, 1, 1) > 0
-    x = jnp.asarray(rng.normal(size=(4, 5, 9, 3)), jnp.bfloat16)
-    kernel = [jnp.asarray(rng.normal(size=(3, 2, 3, 4)), x.dtype)] * operation.endswith("conv")
-    arrays = [x, jnp.ones(3, x.dtype), jnp.zeros(3, x.dtype), *kernel]
-    dy = cotangents(jax.eval_shape(partial(getattr(jaxbn, operation), where=where), *arrays)[:1], 0)
-
-    def run(x: jax.Array) -> Any:
-        return pullback(lambda *arrays: [getattr(jaxbn, operation)(*arrays, where=where)[0]], [x, *arrays[1:]], dy)
-
-    want, spoilt = run(x), x.at[0].set(jnp.nan)
+    arrays = case.arrays(dtype=jnp.bfloat16)
+    where = mask(case.options["where"], arrays[0].shape, case.options.get("axis", -1))
+    spoilt = [
+        jnp.where(where, array, np.full((), np.nan, array.dtype)) if name in BATCHES else array
+        for name, array in zip(case.names, arrays, strict=True)
+    ]
+    assert not np.all(where)
+    dy = cotangents(jax.eval_shape(case.function(jaxbn), *arrays), 0)
+    want = pullback(case.function(jaxbn), arrays, dy)
     with jax.debug_nans(True):
-        got = run(spoilt)
+        got = pullback(case.function(jaxbn), spoilt, dy)
     for ours, clean in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(ours, clean)
