@@ -201,21 +201,23 @@ class ConvOptions:
     def _borders(self, input_: Sizes, padding: Padding) -> tuple[Border, ...]:
         """The borders that are not zeros, one for each axis; none if all are zeros."""
         modes = self._read_padding_mode(len(padding))
+        if set(modes) == {"zeros"}:
+            return ()
         borders = []
         for mode, size, (low, high) in zip(modes, input_, padding, strict=True):
-            if mode != "zeros" and min(low, high) < 0:
+            if mode != "zeros" and _some_below(0, (low, high)):
                 raise ValueError(
                     f"{self.function}: `padding` is {self.padding!r} with `padding_mode` {mode!r}; it must not be "
                     "negative"
                 )
             most = _widest_border(mode, size)
-            if max(low, high) > most:
+            if is_known(low, high) and max(low, high) > most:
                 raise ValueError(
                     f"{self.function}: `padding` is {self.padding!r}, which needs a border of {max(low, high)}; with "
                     f"`padding_mode` {mode!r} an axis of {size} can have {most} at most"
                 )
             borders.append(Border(mode, 0, 0) if mode == "zeros" else Border(mode, low, high))
-        return tuple(borders) if set(modes) != {"zeros"} else ()
+        return tuple(borders)
 
     def _read_padding_mode(self, spatial: int) -> tuple[str, ...]:
         """One mode for each spatial axis."""
