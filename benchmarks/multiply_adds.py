@@ -23,6 +23,7 @@ typedef float Vector __attribute__((vector_size(BYTES)));
 extern "C" long multiply_adds(long count, float* result) {
   Vector sums[12] = {}, factor = {}, term = {};
   for (int i = 0; i < BYTES / 4; ++i) factor[i] = 0.5f + result[i], term[i] = result[i];
+  for (int s = 0; s < 12; ++s) sums[s] += s + result[0];  // or the compiler sees that all sums are one
   for (long n = 0; n < count; ++n) {
 #pragma GCC unroll 12
     for (int s = 0; s < 12; ++s) sums[s] = sums[s] * factor + term;
@@ -31,7 +32,7 @@ extern "C" long multiply_adds(long count, float* result) {
   return count * 12 * (BYTES / 4) * 2;
 }
 """
-COUNT = 4_000_000
+COUNT = 40_000_000
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
 
 

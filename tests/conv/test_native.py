@@ -94,6 +94,8 @@ def test_the_table_chooses_them_and_the_options_do_not() -> None:
     [
         ((2, 8, 9, 16), (1, 1, 16, 12), {}, ("pointwise", "pointwise", "native")),
         ((2, 8, 9, 3), (3, 3, 3, 64), {}, ("native", "dense", "native")),
+        ((2, 99, 3), (5, 3, 64), {"stride": 2}, ("native", "dense", "native")),
+        ((2, 99, 3), (5, 3, 64), {}, ("native", "native", "native")),
         ((2, 8, 9, 3), (3, 3, 3, 16), {}, ("native", "native", "native")),
         ((2, 8, 8, 3), (2, 2, 3, 16), {"stride": 2}, ("native", "patches", "native")),
         ((2, 6, 7, 8, 3), (3, 3, 3, 3, 32), {}, ("native", "native", "native")),

@@ -114,12 +114,14 @@ def _fills_vectors_out(geometry: ConvGeometry) -> bool:
 def _fills_vectors_in(geometry: ConvGeometry) -> bool:
     """Whether the input has enough channels.
 
-    With three colours, most of a vector is empty. Other algorithms are faster then, for disjoint windows and for images
-    that many output channels are computed of.
+    With three colours, most of a vector is empty. Other algorithms are faster then, for disjoint windows, and if many
+    output channels are computed of an image, or with a stride of a line.
     """
     if geometry.in_features >= 8:
         return True
-    other_is_faster = len(geometry.window) == 2 and geometry.out_features > 16
+    images = len(geometry.window) == 2 and geometry.out_features > 16
+    lines = len(geometry.window) == 1 and geometry.out_features > 32 and _strided(geometry)
+    other_is_faster = images or lines
     return geometry.groups == 1 and not geometry.windows_are_disjoint and not other_is_faster
 
 
