@@ -21,7 +21,9 @@ CONVOLUTIONS = {
         sizes=({"h": 12}, {"h": 13}, {"h": 1}),
     ),
     "groups": Case("conv", ("b, h, w, 4", "3, 2, 2, 4", "4"), {"groups": 2, "padding": 1, "dilation": (1, 2)}),
-    "borders": Case("conv", ("b, h, w, 3", "3, 2, 3, 4", "4"), {"padding": 1, "padding_mode": ("circular", "replicate")}),
+    "borders": Case(
+        "conv", ("b, h, w, 3", "3, 2, 3, 4", "4"), {"padding": 1, "padding_mode": ("circular", "replicate")}
+    ),
     "many channels in a group": Case("conv", ("b, h, 5, 34", "2, 2, 17, 18", "18"), {"groups": 2, "stride": (1, 2)}),
     "one channel in a group": Case("conv", ("b, h, w, 4", "3, 2, 1, 4", "4"), {"groups": 4, "stride": 2}),
     "patches": Case("conv", ("b, h, w, 3", "2, 3, 3, 4", "4"), {"stride": (2, 3), "padding": "SAME_LOWER"}),
