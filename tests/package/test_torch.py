@@ -15,7 +15,7 @@ import pytest
 import jaxbn
 import jaxbn.torch
 
-STORED = json.loads((Path(__file__).parents[1] / "campaigns" / "torch.json").read_text())["stored"]
+STORED = json.loads((Path(__file__).parents[1] / "campaigns" / "pytorch.json").read_text())["stored"]
 CONVERSIONS = {
     "Conv": (jaxbn.torch.conv_from_torch, jaxbn.torch.conv_to_torch, jaxbn.conv),
     "ConvTranspose": (

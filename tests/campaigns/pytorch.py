@@ -1,6 +1,6 @@
 """Layers of PyTorch brought over and back, beside PyTorch itself; its results are committed, for the tests.
 
-    python -m tests.campaigns.torch     # needs PyTorch; about a minute
+    python -m tests.campaigns.pytorch     # needs PyTorch; about a minute
 
 100 convolutions, transposed convolutions and batch norms are drawn: one to three dimensions, strides, dilations,
 groups, with and without biases, parameters and statistics. In float64 each layer is brought over, its outputs in
@@ -30,7 +30,7 @@ from jaxbn.torch import (
     conv_transpose_to_torch,
 )
 
-RESULTS = Path(__file__).with_name("torch.json")
+RESULTS = Path(__file__).with_name("pytorch.json")
 COUNT, MOST = 100, 1e-10
 STORED = 3
 """How many of each kind the tests compare with."""
@@ -128,7 +128,7 @@ def main() -> None:
     print(worst)
     assert max(worst.values()) < MOST
     document = {
-        "command": "python -m tests.campaigns.torch",
+        "command": "python -m tests.campaigns.pytorch",
         "date": str(date.today()),
         "versions": {"torch": torch.__version__, "jax": jax.__version__},
         "layers": {kind: len(results[kind]) for kind in kinds},
