@@ -152,11 +152,7 @@ def rows() -> Iterator[Row]:
         yield Row(group, name, "time", partial(made_afresh, make), without_native(make), torch)
     for name, step in (("CNN", networks.cnn_step(large)), ("ResNet-18", networks.resnet_step(large))):
         compile_ = networks.compilation(step.function, step.operands)
-        yield Row("compilation", name, "time", lambda run=compile_: run, lambda run=compile_: _without(run), None)
-
-
-def _without(run: Run) -> Run:
-    return switched_off()(run)
+        yield Row("compilation", name, "time", lambda run=compile_: run, lambda run=compile_: switched_off()(run), None)
 
 
 def _torch_run(case: Convolution, quantity: str) -> Run:

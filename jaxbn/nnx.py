@@ -19,6 +19,7 @@ from jaxbn._conv.conv_transpose import conv_transpose
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.geometry import dilated_extent
 from jaxbn._conv.original import lax_conv_general_dilated
+from jaxbn._conv.patch import stand_in
 from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.inference import batch_norm_act_inference
@@ -42,13 +43,14 @@ class Conv(nnx.Conv):
 class ConvTranspose(nnx.ConvTranspose):
     """``nnx.ConvTranspose``, computed by `jaxbn.conv_transpose`. The arguments are Flax's.
 
-    With circular padding Flax's own code computes the result.
+    With circular padding Flax's own code computes the result, and a mask of the wrong shape is left to it to refuse.
     """
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         spatial = len(self.kernel_size)
         padding = self.padding
-        if isinstance(padding, str) and padding.upper() not in ("SAME", "VALID"):
+        is_circular = isinstance(padding, str) and padding.upper() not in ("SAME", "VALID")
+        if is_circular or (self.mask is not None and self.mask.shape != self.kernel_shape):
             return super().__call__(inputs)
         kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
         if self.mask is not None:
@@ -115,7 +117,7 @@ class BatchNorm(nnx.BatchNorm):
             y, moments = (
                 batch_norm_act(x, scale, bias, self.activation, residual=residual, **common, **devices)
                 if mask is None
-                else batch_norm(x, **common, **devices, where=jnp.broadcast_to(mask, x.shape))
+                else batch_norm(x, **common, **devices, where=mask)
             )
             self._update(moments)
             if mask is None:
@@ -163,7 +165,7 @@ def swap(model: nnx.Module) -> SwapReport:
 
     Raises:
         TypeError: ``model`` is not a module of ``flax.nnx``.
-        ValueError: There is no convolution or batch norm in it that could be replaced.
+        ValueError: There is no convolution or batch norm of ``flax.nnx`` in it.
 
     Example:
         >>> import jaxbn
@@ -175,12 +177,13 @@ def swap(model: nnx.Module) -> SwapReport:
     if not isinstance(model, nnx.Module):
         raise TypeError(f"swap: `model` is of type {type(model).__name__}; it must be a module of flax.nnx")
     replaced, left = [], {}
-    for path, layer in sorted(nnx.iter_modules(model), key=lambda pair: str(pair[0])):
+    for path, layer in nnx.iter_modules(model):
         name = ".".join(map(str, path)) or "the model itself"
         if isinstance(layer, tuple(SWAPS.values())):
             left[name] = "which computes by jaxbn already"
         elif type(layer) in SWAPS:
-            if isinstance(layer, nnx.Conv) and layer.conv_general_dilated is not lax_conv_general_dilated:
+            known = (lax_conv_general_dilated, stand_in, conv_general_dilated)
+            if isinstance(layer, nnx.Conv) and layer.conv_general_dilated not in known:
                 left[name] = "which has a convolution of its own"
                 continue
             layer.__class__ = SWAPS[type(layer)]

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,10 +13,16 @@ from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.original import lax_conv_general_dilated
 
 
+@wraps(conv_general_dilated)
+def stand_in(*args: Any, **kwargs: Any) -> jax.Array:
+    """A function of its own, so that `unpatch_jax` changes nobody who imported `jaxbn.conv_general_dilated`."""
+    return conv_general_dilated(*args, **kwargs)
+
+
 def patch_jax() -> None:
     """Puts `conv_general_dilated` in the place of `jax.lax.conv_general_dilated`, for the whole process.
 
-    From then on Flax's ``linen``, Haiku, Keras, `jax.scipy.signal`, `jax.numpy.convolve` and `jax.lax`'s other
+    From then on Flax's ``linen``, Haiku, `jax.scipy.signal`, `jax.numpy.convolve` and `jax.lax`'s other
     convolutions, such as `jax.lax.conv_transpose`, run on jaxbn's maps when they are called, with jaxbn's gradients. It
     clears JAX's caches, so that functions that are compiled already are compiled again. A second call does nothing.
 
@@ -29,16 +37,17 @@ def patch_jax() -> None:
         True
         >>> jaxbn.unpatch_jax()
     """
-    _replace(conv_general_dilated)
+    _replace(stand_in)
 
 
 def unpatch_jax() -> None:
     """Takes `patch_jax` back: `jax.lax.conv_general_dilated` is JAX's own again. JAX's caches are cleared.
 
     Example:
-        >>> import jax, jaxbn
+        >>> import jax, jax.numpy as jnp, jaxbn
+        >>> jaxbn.patch_jax()
         >>> jaxbn.unpatch_jax()
-        >>> jax.lax.conv_general_dilated is jaxbn.conv_general_dilated
+        >>> "convolve[" in str(jax.make_jaxpr(jnp.convolve)(jnp.ones(5), jnp.ones(3)))
         False
     """
     _replace(lax_conv_general_dilated)
@@ -48,8 +57,9 @@ def _replace(function: Callable[..., Any]) -> None:
     current = lax.conv_general_dilated
     if current is function:
         return
-    for name, module in list(sys.modules.items()):
-        # JAX's own modules hold it too, and call each their own.
-        if name.partition(".")[0] != "jaxbn" and vars(module).get("conv_general_dilated") is current:
+    # JAX's own modules hold it too, and call each their own.
+    for module in list(sys.modules.values()):
+        is_another_s = isinstance(module, ModuleType) and module.__name__.partition(".")[0] != "jaxbn"
+        if is_another_s and vars(module).get("conv_general_dilated") is current:
             vars(module)["conv_general_dilated"] = function
     jax.clear_caches()

@@ -77,8 +77,12 @@ def fold_batch_norm(
     """
     function = "fold_batch_norm"
     kernel, bias, gamma, beta = as_arrays(function, kernel=kernel, bias=bias, gamma=gamma, beta=beta)
+    if not isinstance(running, RunningStats):
+        raise TypeError(f"{function}: `running` is of type {type(running).__name__}; it must be RunningStats")
     mean, var = as_arrays(function, mean=running.mean, var=running.var)
     require_floating(function, "kernel", kernel.dtype)
+    if kernel.ndim not in (3, 4, 5):
+        raise ValueError(f"{function}: `kernel` has shape {kernel.shape}; it must have rank 3, 4 or 5")
     require_bool(function, "transposed", transposed)
     groups = as_integer(function, "groups", groups, least=1)
     epsilon = as_positive(function, "epsilon", epsilon, wide_dtype(kernel.dtype))

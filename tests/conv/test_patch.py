@@ -1,7 +1,9 @@
 """`patch_jax`: what JAX's own functions compute then, with which gradients, and that nothing stays of it."""
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import pytest
 from jax import lax
 
 import jaxbn
+from jaxbn._conv.patch import stand_in
 from tests.support.compare import assert_close
 
 LAX = lax.conv_general_dilated
@@ -74,7 +77,7 @@ def test_a_compiled_function_is_compiled_again() -> None:
     for change in (lambda: None, jaxbn.patch_jax, jaxbn.patch_jax, jaxbn.unpatch_jax, jaxbn.unpatch_jax):
         change()
         function(IMAGES)
-    assert traces == [LAX, jaxbn.conv_general_dilated, LAX]
+    assert traces == [LAX, stand_in, LAX]
     assert lax.conv_general_dilated is LAX
 
 
@@ -95,3 +98,17 @@ def test_what_lax_alone_can_do_is_left_to_it() -> None:
     assert lax.conv(whole, whole[:, :, :2], (1,), "VALID").dtype == whole.dtype
     four = jnp.ones((1, 1, 3, 3, 3, 3))
     assert lax.conv(four, four[..., :2], (1, 1, 1, 1), "VALID").shape == (1, 1, 1, 1, 1, 2)
+
+
+def test_who_imported_a_function_by_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that has JAX's has the other one meanwhile; one that has jaxbn's keeps it; entries may be no modules."""
+    of_jax, of_jaxbn = ModuleType("of_jax"), ModuleType("of_jaxbn")
+    vars(of_jax)["conv_general_dilated"] = LAX
+    vars(of_jaxbn)["conv_general_dilated"] = jaxbn.conv_general_dilated
+    for name, module in {"of_jax": of_jax, "of_jaxbn": of_jaxbn, "nothing": None}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    jaxbn.patch_jax()
+    during = vars(of_jax)["conv_general_dilated"]
+    jaxbn.unpatch_jax()
+    assert (during, vars(of_jax)["conv_general_dilated"]) == (stand_in, LAX)
+    assert vars(of_jaxbn)["conv_general_dilated"] is jaxbn.conv_general_dilated

@@ -73,11 +73,12 @@ def test_what_an_activation_closes_over_gets_its_gradient() -> None:
 
 def test_closing_over_arrays_under_vmap_with_a_name() -> None:
     def loss(module: Any, slope: jax.Array) -> jax.Array:
-        def member(x: jax.Array) -> jax.Array:
-            y, _ = module.batch_norm_act(x, None, None, lambda z: jnp.maximum(slope * z, z), axis_name="part")
-            return y
+        def member(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y, moments = module.batch_norm_act(x, None, None, lambda z: jnp.maximum(slope * z, z), axis_name="part")
+            return y, moments.var
 
-        return jnp.sum(jax.vmap(member, axis_name="part")(X.reshape(5, 4, 3)) ** 2)
+        y, var = jax.vmap(member, axis_name="part")(slope * X)
+        return jnp.sum(y**2) + jnp.sum(var[0] ** 2)
 
     got, want = (jax.grad(partial(loss, module))(0.3) for module in (jaxbn, jaxbn.reference))
     np.testing.assert_allclose(got, want, rtol=1e-12)

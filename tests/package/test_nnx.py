@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import jaxbn.nnx
+from jaxbn._conv.patch import stand_in
 from tests.support.compare import assert_close
 
 LEARNING_RATE = 1e-3
@@ -208,6 +209,18 @@ def test_swap() -> None:
 def test_what_cannot_be_swapped(model: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match="^" + re.escape(message)):
         jaxbn.nnx.swap(model)
+
+
+def test_a_layer_that_was_made_while_jax_was_patched() -> None:
+    layer = nnx.Conv(3, 4, (3,), conv_general_dilated=stand_in, rngs=nnx.Rngs(0))
+    assert jaxbn.nnx.swap(layer).replaced == ("the model itself",)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_a_mask_of_another_shape_is_refused_as_flax_does(kind: str) -> None:
+    layer = getattr(jaxbn.nnx, kind)(3, 4, (3,), mask=jnp.ones((3, 1, 1)), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="Mask needs to have the same shape as weights"):
+        layer(jnp.ones((2, 5, 3)))
 
 
 def test_nobody_says_which_statistics() -> None:

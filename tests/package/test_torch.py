@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,13 +66,28 @@ def test_a_layer_there_and_back(record: dict[str, Any]) -> None:
         np.testing.assert_array_equal(back[name], array)
 
 
-def test_one_parameter_and_the_dtype_of_bfloat16(torch: None) -> None:
+@pytest.mark.usefixtures("torch")
+def test_pytorch_has_both_parameters_or_none_and_one_count() -> None:
     gamma = jnp.arange(3.0)
     running = jaxbn.RunningStats(jnp.zeros(3), jnp.ones(3), jnp.array([4, 7, 5]))
     state = jaxbn.torch.batch_norm_to_torch(gamma, None, running)
     assert (state["bias"].tolist(), state["num_batches_tracked"]) == ([0, 0, 0], 7)
     assert jaxbn.torch.batch_norm_to_torch(None, gamma)["weight"].tolist() == [1, 1, 1]
     assert jaxbn.torch.batch_norm_to_torch(None, None) == {}
+
+
+def test_bfloat16_goes_over_by_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfNumpy:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array, self.dtype = array, array.dtype
+
+        def to(self, dtype: Any) -> "OfNumpy":
+            self.dtype = dtype
+            return self
+
+    monkeypatch.setattr(jaxbn.torch, "_torch", lambda: SimpleNamespace(from_numpy=OfNumpy, bfloat16="torch.bfloat16"))
+    weight = jaxbn.torch.conv_to_torch(jnp.full((3, 1, 2), 1.5, jnp.bfloat16))["weight"]
+    assert (weight.array.dtype, weight.dtype, weight.array[0, 0, 0]) == (np.float32, "torch.bfloat16", 1.5)
 
 
 def test_a_module_is_known_by_its_class() -> None:
@@ -187,6 +202,16 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: jaxbn.fold_batch_norm(jnp.ones((3, 3, 2, 4)), None, RUNNING, groups=3),
         ValueError,
         "fold_batch_norm: `groups` is 3; it must divide the 4 channels of the kernel's last axis",
+    ),
+    (
+        lambda: jaxbn.fold_batch_norm(jnp.ones((2, 4)), None, RUNNING),
+        ValueError,
+        "fold_batch_norm: `kernel` has shape (2, 4); it must have rank 3, 4 or 5",
+    ),
+    (
+        lambda: jaxbn.fold_batch_norm(jnp.ones((3, 3, 2, 4)), None, cast(Any, None)),
+        TypeError,
+        "fold_batch_norm: `running` is of type NoneType; it must be RunningStats",
     ),
 ]
 
