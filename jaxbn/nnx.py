@@ -10,20 +10,19 @@ because jaxbn's variance is accurate and fast. Flax must be installed (``pip ins
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxbn._conv.conv_transpose import conv_transpose
-from jaxbn._conv.general import conv_general_dilated
-from jaxbn._conv.geometry import dilated_extent
+from jaxbn._conv.general import conv_general_dilated, lax_style_conv_transpose
 from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.patch import stand_in
 from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.inference import batch_norm_act_inference
 from jaxbn._norm.running import RunningStats, update_running_stats
+from jaxbn._swap import SwapReport
 
 try:
     from flax import nnx
@@ -41,7 +40,7 @@ class Conv(nnx.Conv):
 
 
 class ConvTranspose(nnx.ConvTranspose):
-    """``nnx.ConvTranspose``, computed by `jaxbn.conv_transpose`. The arguments are Flax's.
+    """``nnx.ConvTranspose``, computed by `jaxbn.conv_general_dilated`. The arguments are Flax's.
 
     With circular padding Flax's own code computes the result, and a mask of the wrong shape is left to it to refuse.
     """
@@ -56,21 +55,17 @@ class ConvTranspose(nnx.ConvTranspose):
         if self.mask is not None:
             kernel = kernel * self.mask
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        if not self.transpose_kernel:  # Flax's kernel is that of a convolution of the dilated input.
-            kernel = jnp.flip(kernel, range(spatial)).swapaxes(-1, -2)
-        dilation = _per_axis(self.kernel_dilation, spatial)
-        if not isinstance(padding, str):  # Flax pads the dilated input, jaxbn crops the output.
-            extent = dilated_extent(tuple(self.kernel_size), dilation)
-            pairs = (side if isinstance(side, (tuple, list)) else (side, side) for side in _per_axis(padding, spatial))
-            padding = tuple(
-                (width - 1 - low, width - 1 - high) for width, (low, high) in zip(extent, pairs, strict=True)
-            )
-        y = conv_transpose(
+        if not isinstance(padding, str):
+            padding = [
+                side if isinstance(side, (tuple, list)) else (side, side) for side in _per_axis(padding, spatial)
+            ]
+        y = lax_style_conv_transpose(
             inputs.reshape(-1, *inputs.shape[-spatial - 1 :]),
             kernel,
-            stride=_per_axis(self.strides, spatial),
-            padding=padding,
-            dilation=dilation,
+            _per_axis(self.strides, spatial),
+            padding,
+            _per_axis(self.kernel_dilation, spatial),
+            transpose_kernel=self.transpose_kernel,
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
         )
@@ -130,22 +125,6 @@ class BatchNorm(nnx.BatchNorm):
         running = RunningStats(self.mean[...], self.var[...], jnp.zeros_like(moments.count))
         new = update_running_stats(running, moments, momentum=1 - self.momentum, unbiased=self.unbiased)
         self.mean[...], self.var[...] = new.mean.astype(self.mean[...].dtype), new.var.astype(self.var[...].dtype)
-
-
-class SwapReport(NamedTuple):
-    """What `swap` did, by the paths of the layers in the model.
-
-    Attributes:
-        replaced: The paths of the layers that compute by jaxbn now.
-        left: The paths of others that have to do with it, and why they stayed as they were.
-    """
-
-    replaced: tuple[str, ...]
-    left: dict[str, str]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.replaced)} layers compute by jaxbn: {', '.join(self.replaced)}"]
-        return "\n".join(lines + [f"left as it was: {path}, {why}" for path, why in self.left.items()])
 
 
 SWAPS: dict[type, type] = {nnx.Conv: Conv, nnx.ConvTranspose: ConvTranspose, nnx.BatchNorm: BatchNorm}

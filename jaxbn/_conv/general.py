@@ -111,6 +111,57 @@ def conv_general_dilated(
     return layout.restore_y(convolution(spec, x, kernel))
 
 
+def lax_style_conv_transpose(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    transpose_kernel: bool = False,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv_transpose` by `conv_general_dilated`, for the layers of other libraries, which follow its padding.
+
+    Channels are last unless ``dimension_numbers`` says otherwise. ``padding`` is that of the dilated input.
+    """
+    spatial = lhs.ndim - 2
+    axes = "DHW"[3 - spatial :]
+    layout = lax.conv_dimension_numbers(
+        lhs.shape, rhs.shape, dimension_numbers or (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    )
+    out_axis, in_axis, *window_axes = layout.rhs_spec
+    if isinstance(padding, str):
+        extent = dilated_extent(tuple(rhs.shape[axis] for axis in window_axes), _steps(rhs_dilation, spatial))
+        padding = [_transposed_padding(*sizes, padding) for sizes in zip(extent, strides, strict=True)]
+    if transpose_kernel:
+        rhs = jnp.flip(rhs, window_axes).swapaxes(out_axis, in_axis)
+    return conv_general_dilated(
+        lhs,
+        rhs,
+        (1,) * spatial,
+        padding,
+        strides,
+        rhs_dilation,
+        layout,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def _transposed_padding(width: int, stride: int, padding: str) -> tuple[int, int]:
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(
+            f"conv_transpose: `padding` is {padding!r}; it must be 'SAME', 'VALID' or a pair of amounts for each axis"
+        )
+    if padding == "VALID":
+        return width - 1, max(width, stride) - 1
+    total = width + stride - 2
+    low = width - 1 if stride > width - 1 else -(-total // 2)
+    return low, total - low
+
+
 def _steps(given: Sequence[int] | None, spatial: int) -> Sizes:
     return (1,) * spatial if given is None or len(given) == 0 else tuple(map(int, given))
 
