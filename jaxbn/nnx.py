@@ -15,13 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxbn._conv.general import conv_general_dilated, lax_style_conv_transpose
+from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.patch import stand_in
-from jaxbn._fused.batch_norm_act import batch_norm_act
-from jaxbn._norm.batch_norm import batch_norm
-from jaxbn._norm.inference import batch_norm_act_inference
-from jaxbn._norm.running import RunningStats, update_running_stats
+from jaxbn._flax import is_left_to_flax, normalise, transposed_convolution
+from jaxbn._norm.running import RunningStats
 from jaxbn._swap import SwapReport
 
 try:
@@ -46,31 +44,11 @@ class ConvTranspose(nnx.ConvTranspose):
     """
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        spatial = len(self.kernel_size)
-        padding = self.padding
-        is_circular = isinstance(padding, str) and padding.upper() not in ("SAME", "VALID")
-        if is_circular or (self.mask is not None and self.mask.shape != self.kernel_shape):
+        if is_left_to_flax(self, self.kernel_shape):
             return super().__call__(inputs)
         kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
-        if self.mask is not None:
-            kernel = kernel * self.mask
-        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        if not isinstance(padding, str):
-            padding = [
-                side if isinstance(side, (tuple, list)) else (side, side) for side in _per_axis(padding, spatial)
-            ]
-        y = lax_style_conv_transpose(
-            inputs.reshape(-1, *inputs.shape[-spatial - 1 :]),
-            kernel,
-            _per_axis(self.strides, spatial),
-            padding,
-            _per_axis(self.kernel_dilation, spatial),
-            transpose_kernel=self.transpose_kernel,
-            precision=self.precision,
-            preferred_element_type=self.preferred_element_type,
-        )
-        y = y if bias is None else y + jnp.expand_dims(bias, range(y.ndim - 1))
-        return y.reshape(*inputs.shape[: -spatial - 1], *y.shape[1:])
+        kernel = kernel if self.mask is None else kernel * self.mask
+        return transposed_convolution(self, *self.promote_dtype((inputs, kernel, bias), dtype=self.dtype))
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -78,15 +56,26 @@ class BatchNorm(nnx.BatchNorm):
 
     Args:
         *args, **kwargs: Flax's arguments.
+        momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
+            number is kept in ``updates`` beside the statistics.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`.
         unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Flax's are biased.
     """
 
+    updates: nnx.BatchStat | None
+
     def __init__(
-        self, *args: Any, activation: Callable[[Any], jax.Array] | None = None, unbiased: bool = False, **kwargs: Any
+        self,
+        num_features: int,
+        *args: Any,
+        momentum: float | None = 0.99,
+        activation: Callable[[Any], jax.Array] | None = None,
+        unbiased: bool = False,
+        **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
-        self.activation, self.unbiased = activation, unbiased
+        super().__init__(num_features, *args, **kwargs)
+        self.momentum, self.activation, self.unbiased = momentum, activation, unbiased
+        self.updates = nnx.BatchStat(jnp.zeros(num_features, jnp.int32)) if momentum is None else None
 
     def __call__(
         self,
@@ -101,30 +90,26 @@ class BatchNorm(nnx.BatchNorm):
             use_running_average = self.use_running_average
         if use_running_average is None:
             raise ValueError("BatchNorm: `use_running_average` is None; it must be True or False, here or in the layer")
-        scale, bias = (None if each is None else each[...] for each in (self.scale, self.bias))
-        x, mean, var, scale, bias = self.promote_dtype(
-            (x, self.mean[...], self.var[...], scale, bias), dtype=self.dtype
+        mean, var, gamma, beta, updates = (
+            None if each is None else each[...] for each in (self.mean, self.var, self.scale, self.bias, self.updates)
         )
-        residual = None if residual is None else residual.astype(x.dtype)
-        common: dict[str, Any] = {"axis": self.axis, "epsilon": self.epsilon}
-        devices: dict[str, Any] = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
+        y, new = normalise(
+            self,
+            self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)[0],
+            gamma,
+            beta,
+            RunningStats(mean, var, jnp.zeros(self.num_features, jnp.int32) if updates is None else updates),
+            axis=self.axis,
+            axis_name=self.axis_name,
+            use_running_average=use_running_average,
+            mask=mask,
+            residual=residual,
+        )
         if not use_running_average:
-            y, moments = (
-                batch_norm_act(x, scale, bias, self.activation, residual=residual, **common, **devices)
-                if mask is None
-                else batch_norm(x, **common, **devices, where=mask)
-            )
-            self._update(moments)
-            if mask is None:
-                return y
-            mean, var = moments.mean, moments.var  # Flax normalises the entries under the mask too.
-        return batch_norm_act_inference(x, mean, var, scale, bias, self.activation, residual=residual, **common)
-
-    def _update(self, moments: Any) -> None:
-        moments = jax.lax.stop_gradient(moments)
-        running = RunningStats(self.mean[...], self.var[...], jnp.zeros_like(moments.count))
-        new = update_running_stats(running, moments, momentum=1 - self.momentum, unbiased=self.unbiased)
-        self.mean[...], self.var[...] = new.mean.astype(self.mean[...].dtype), new.var.astype(self.var[...].dtype)
+            self.mean[...], self.var[...] = new.mean, new.var
+            if self.updates is not None:
+                self.updates[...] = new.updates
+        return y
 
 
 SWAPS: dict[type, type] = {nnx.Conv: Conv, nnx.ConvTranspose: ConvTranspose, nnx.BatchNorm: BatchNorm}
@@ -169,7 +154,7 @@ def swap(model: nnx.Module) -> SwapReport:
             if isinstance(layer, Conv):
                 layer.conv_general_dilated = conv_general_dilated
             if isinstance(layer, BatchNorm):
-                layer.activation, layer.unbiased = None, False
+                layer.activation, layer.unbiased, layer.updates = None, False, None
             replaced.append(name)
         elif isinstance(layer, tuple(SWAPS)):
             left[name] = f"a {type(layer).__name__}, which may compute in its own way"
@@ -178,8 +163,3 @@ def swap(model: nnx.Module) -> SwapReport:
             "swap: `model` has no Conv, ConvTranspose or BatchNorm of flax.nnx; there is nothing to replace"
         )
     return SwapReport(tuple(replaced), left)
-
-
-def _per_axis(value: Any, spatial: int) -> tuple[Any, ...]:
-    value = 1 if value is None else value
-    return (value,) * spatial if isinstance(value, int) else tuple(value)

@@ -1,7 +1,7 @@
 """Flax's layers by jaxbn: the same outputs, gradients, statistics and trees as Flax's own, in training and after it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -62,13 +62,6 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     ),
 }
 PARAMETERS: dict[str, Any] = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
-
-
-@pytest.fixture(autouse=True)
-def as_flax_needs_it() -> Iterator[None]:
-    """Flax relies on JAX's promotion of dtypes and ranks, which these tests forbid elsewhere."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def in_float64(module: Any) -> Any:
@@ -160,6 +153,17 @@ def test_an_activation_a_residual_connection_and_pytorchs_variance() -> None:
     layer.eval()
     z = (x - layer.mean[...].reshape(1, 1, 3)) / jnp.sqrt(layer.var[...] + 1e-5).reshape(1, 1, 3)
     assert_close(layer(x, residual=skip), jax.nn.silu(z + skip), 1e-12)
+
+
+def test_without_momentum_all_batches_count_alike() -> None:
+    x = draw((4, 5, 3))
+    layer = in_float64(jaxbn.nnx.BatchNorm(3, momentum=None, **PARAMETERS))
+    for number in range(3):
+        layer(x * number)
+    assert layer.updates is not None
+    assert layer.updates[...].tolist() == [3, 3, 3]
+    assert_close(layer.mean[...], x.mean((0, 1)) * (0 + 1 + 2) / 3, 1e-12)
+    assert_close(layer.var[...], x.var((0, 1)) * (0 + 1 + 4) / 3, 1e-12)
 
 
 class Network(nnx.Module):
