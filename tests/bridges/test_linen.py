@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ConvTranspose": ("ConvTranspose", {"features": 4, "kernel_size": (3, 2), "strides": (2, 1)}, (2, 4, 5, 3)),
     "ConvTranspose, valid": (
         "ConvTranspose",
-        {"features": 4, "kernel_size": (2, 3), "strides": (3, 3), "padding": "VALID", "use_bias": False},
+        {"features": 4, "kernel_size": (2, 3), "strides": (1, 2), "padding": "VALID", "use_bias": False},
         (2, 4, 5, 3),
     ),
     "ConvTranspose, pairs, no batch": (
@@ -70,7 +70,7 @@ def made(library: Any, kind: str, **fields: Any) -> tuple[nn.Module, dict[str, A
 
 
 def initial(layer: nn.Module, x: jax.Array, statistics: dict[str, Any]) -> Any:
-    return {"params": {}} | in_float64(layer.init(jax.random.key(0), x, **statistics))
+    return {"params": {}} | layer.init(jax.random.key(0), x, **statistics)
 
 
 def trained(layer: nn.Module, variables: Any, x: jax.Array, statistics: dict[str, Any], **options: Any) -> Any:
@@ -103,14 +103,16 @@ def test_a_layer_is_flaxs(name: str) -> None:
     x = draw(shape)
     variables, same = (initial(layer, x, statistics) for layer in (theirs, ours))
     assert_close(same, variables, 0)
-    restored = serialization.from_bytes(same, serialization.to_bytes(variables))
+    restored, variables = map(
+        in_float64, (serialization.from_bytes(same, serialization.to_bytes(variables)), variables)
+    )
     assert_close(trained(ours, restored, x, statistics), trained(theirs, variables, x, statistics), 1e-10)
 
 
 def test_entries_under_a_mask_are_normalised_as_flax_does() -> None:
     (theirs, statistics), (ours, _) = (made(library, "BatchNorm") for library in (nn, jaxbn.linen))
     x, mask = draw((4, 5, 3)), jnp.arange(5).reshape(5, 1) < 3
-    variables = initial(theirs, x, statistics)
+    variables = in_float64(initial(theirs, x, statistics))
     got, want = (trained(layer, variables, x, statistics, mask=mask) for layer in (ours, theirs))
     assert_close(got, want, 1e-10)
 
@@ -139,7 +141,7 @@ def test_statistics_over_a_named_axis_of_eight_devices() -> None:
 
     def outputs(library: Any) -> Any:
         layer, statistics = made(library, "BatchNorm", axis_name="part")
-        variables = initial(layer, x, statistics)
+        variables = in_float64(initial(layer, x, statistics))
         apply = partial(layer.apply, mutable=["batch_stats"], **statistics)
         spec = jax.P("part")
         function = jax.shard_map(apply, mesh=mesh, in_specs=(jax.P(), spec), out_specs=(spec, jax.P()))
@@ -156,7 +158,7 @@ def test_statistics_over_a_named_axis_of_eight_devices() -> None:
 def test_an_activation_a_residual_connection_and_pytorchs_variance() -> None:
     x, skip = draw((4, 5, 3)), draw((4, 5, 3)) + 1
     layer, statistics = made(jaxbn.linen, "BatchNorm", activation=jax.nn.silu, unbiased=True)
-    variables = initial(layer, x, statistics)
+    variables = in_float64(initial(layer, x, statistics))
     y, state = layer.apply(variables, x, residual=skip, mutable=["batch_stats"], **statistics)
     want, moments = jaxbn.reference.batch_norm_act(x, None, None, jax.nn.silu, residual=skip)
     assert_close(y, want, 1e-12)

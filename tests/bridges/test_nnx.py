@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "Conv, no batch": (lambda of: of.Conv(3, 4, (2, 2), **PARAMETERS), (4, 5, 3)),
     "ConvTranspose": (lambda of: of.ConvTranspose(3, 4, (3, 2), strides=(2, 1), **PARAMETERS), (2, 4, 5, 3)),
     "ConvTranspose, valid": (
-        lambda of: of.ConvTranspose(3, 4, (2, 3), strides=3, padding="VALID", use_bias=False, **PARAMETERS),
+        lambda of: of.ConvTranspose(3, 4, (2, 3), strides=(1, 2), padding="VALID", use_bias=False, **PARAMETERS),
         (2, 4, 5, 3),
     ),
     "ConvTranspose, pairs": (
