@@ -103,11 +103,12 @@ def _evaluate_abstractly(
 def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, **params: Any) -> Any:
     """Lower ``compute`` without explicit shardings: the operands in the program have theirs already."""
     bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
-    shape = context.avals_out[0].shape
+    result = context.avals_out[0]
+    is_real = not jnp.issubdtype(result.dtype, jnp.complexfloating)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         on_one_device = _is_on_one_device(context)
-        native = on_one_device and _is_for_this_cpu(context)
-        compute = partial(compute, on_one_device=on_one_device, native=native, shape=shape)
+        native = is_real and on_one_device and _is_for_this_cpu(context)
+        compute = partial(compute, on_one_device=on_one_device, native=native, shape=result.shape)
         lower = mlir.lower_fun(compute, multiple_results=False)
         return lower(context.replace(avals_in=bare), *operands, **params)
 

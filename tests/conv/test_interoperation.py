@@ -177,3 +177,32 @@ def test_the_layer_of_lax_is_called_as_it_is() -> None:
     x, kernel = _normal(2, 4, 9, 8), _normal(6, 2, 3, 2)
     arguments = (x, kernel, (2, 1), "SAME", None, (1, 2), None, 2, 1, lax.Precision.HIGHEST, jnp.float64)
     assert_close(jaxbn.conv_general_dilated(*arguments), lax.conv_general_dilated(*arguments), 1e-12)
+
+
+COMPLEX: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "groups, stride": {"feature_group_count": 4, "window_strides": (2, 1)},
+    "input dilation": {"feature_group_count": 2, "lhs_dilation": (2, 1), "padding": ((1, 0), (0, 1))},
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.complex128])
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_operands_are_convolved_as_by_lax(name: str, dtype: Any) -> None:
+    options = {"window_strides": (1, 1), "padding": "SAME", **COMPLEX[name]}
+    options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+    into = 4 // options.get("feature_group_count", 1)
+    x, kernel = (
+        lax.complex(_normal(*shape, seed=1), _normal(*shape, seed=2)).astype(dtype)
+        for shape in ((2, 5, 7, 4), (3, 2, into, 8))
+    )
+
+    def everything(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Any:
+        y, pullback = jax.vjp(partial(function, **options), x, kernel)
+        return y, pullback(jnp.sin(y))
+
+    ours, theirs = (
+        jax.jit(partial(everything, function))(x, kernel)
+        for function in (jaxbn.conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert_close(ours, theirs, 1e-5 if dtype == jnp.complex64 else 1e-12)

@@ -182,6 +182,12 @@ def test_many_callers_get_the_same_bits_from_one_thread_and_from_two() -> None:
     assert len(set(digests)) == 1
 
 
+def test_a_call_with_another_dtype_is_refused() -> None:
+    call = jax.ffi.ffi_call(CALL, (jax.ShapeDtypeStruct((1, 1, 1, 1, 1, 1), jnp.complex64),) * 2)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="jaxbn: the native kernels compute in float32 and float64"):
+        call(*[jnp.ones((1,) * 6, jnp.complex64)] * 2, convolution=np.ones(23, np.int64))
+
+
 def test_they_can_be_switched_off() -> None:
     program = """
 import jax.numpy as jnp, jaxbn

@@ -64,7 +64,12 @@ ffi::Error compute(ffi::ThreadPool pool, ffi::Span<const int64_t> numbers, ffi::
   if (numbers.size() != CONVOLUTION_NUMBERS) return ffi::Error::InvalidArgument("jaxbn: unexpected attributes");
   Convolution convolution;
   std::copy(numbers.begin(), numbers.end(), reinterpret_cast<int64_t*>(&convolution));
-  const Dtype dtype = left.element_type() == ffi::F32 ? Dtype::float32 : Dtype::float64;
+  const auto element_type = left.element_type();
+  if ((element_type != ffi::F32 && element_type != ffi::F64) || right.element_type() != element_type ||
+      result->element_type() != element_type) {
+    return ffi::Error::InvalidArgument("jaxbn: the native kernels compute in float32 and float64 alone");
+  }
+  const Dtype dtype = element_type == ffi::F32 ? Dtype::float32 : Dtype::float64;
   if (static_cast<long>(buffer->element_count()) < buffer_size(MAP, dtype, convolution)) {
     return ffi::Error::InvalidArgument(
         "jaxbn: the program was compiled for another build of jaxbn or another processor; compile it again");
