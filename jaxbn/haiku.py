@@ -177,8 +177,8 @@ class BatchNorm(hk.BatchNorm):
         is_given_twice = (self.create_scale and scale is not None) or (self.create_offset and offset is not None)
         if axis is None and self.unbiased:
             raise ValueError(
-                f"BatchNorm: `axis` is {self.axis}, `inputs` has shape {inputs.shape}; with unbiased=True, `axis` must be "
-                "None or have all axes but one, counted from 0"
+                f"BatchNorm: `axis` is {self.axis} and `inputs` has shape {inputs.shape}; with `unbiased=True`, `axis` "
+                "must be None or have all axes but one, counted from 0"
             )
         if axis is None or is_given_twice:  # Haiku raises its error for the second.
             return self._finish(super().__call__(inputs, is_training, test_local_stats, scale, offset), residual)
