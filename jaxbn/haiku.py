@@ -173,7 +173,7 @@ class BatchNorm(hk.BatchNorm):
             ValueError: What Haiku raises; or ``unbiased`` is True and Haiku's own code would have to normalise.
             TypeError, ValueError: The errors of `jaxbn.batch_norm_act`.
         """
-        axis = self._channels(inputs.ndim)
+        axis = _channel_axis(self, inputs.ndim)
         is_given_twice = (self.create_scale and scale is not None) or (self.create_offset and offset is not None)
         if axis is None and self.unbiased:
             raise ValueError(
@@ -181,7 +181,7 @@ class BatchNorm(hk.BatchNorm):
                 "must be None or have all axes but one, counted from 0"
             )
         if axis is None or is_given_twice:  # Haiku raises its error for the second.
-            return self._finish(super().__call__(inputs, is_training, test_local_stats, scale, offset), residual)
+            return _finish(self, super().__call__(inputs, is_training, test_local_stats, scale, offset), residual)
         shape = tuple(size if each == axis else 1 for each, size in enumerate(inputs.shape))
         if self.create_scale:
             scale = hk.get_parameter("scale", shape, inputs.dtype, self.scale_init)
@@ -189,56 +189,63 @@ class BatchNorm(hk.BatchNorm):
             offset = hk.get_parameter("offset", shape, inputs.dtype, self.offset_init)
         given = [each for each in (scale, offset) if each is not None]
         x = inputs.astype(jnp.result_type(inputs, *given))
-        normalise = partial(self._normalise, x, axis, inputs.dtype, is_training, test_local_stats)
+        normalise = partial(_normalise, self, x, axis, inputs.dtype, is_training, test_local_stats)
         if any(jnp.broadcast_shapes(jnp.shape(each), shape) != shape for each in given):
             y = normalise(None, None)
-            return self._finish(y * (1 if scale is None else scale) + (0 if offset is None else offset), residual)
+            return _finish(self, y * (1 if scale is None else scale) + (0 if offset is None else offset), residual)
         gamma, beta = (
             None if each is None else jnp.broadcast_to(jnp.asarray(each, x.dtype), shape).reshape(-1)
             for each in (scale, offset)
         )
         return normalise(gamma, beta, self.activation, residual)
 
-    def _channels(self, rank: int) -> int | None:
-        """The only axis that the statistics are not taken over; None if there is not exactly one."""
-        if self.axis is None:
-            return self.channel_index % rank
-        kept = set(range(rank)).difference(self.axis)
-        return kept.pop() if len(kept) == 1 and len(self.axis) == rank - 1 else None
 
-    def _normalise(
-        self,
-        x: jax.Array,
-        axis: int,
-        dtype: Any,
-        is_training: bool,
-        test_local_stats: bool,
-        gamma: jax.Array | None,
-        beta: jax.Array | None,
-        activation: Callable[[Any], jax.Array] | None = None,
-        residual: jax.Array | None = None,
-    ) -> jax.Array:
-        residual = None if residual is None else residual.astype(x.dtype)
-        common: dict[str, Any] = {"residual": residual, "axis": axis, "epsilon": self.eps}
-        if not (is_training or test_local_stats):
-            mean, var = (ema.average.reshape(-1) for ema in (self.mean_ema, self.var_ema))
-            return batch_norm_act_inference(x, mean, var, gamma, beta, activation, **common)
-        names, groups = self.cross_replica_axis or None, self.cross_replica_axis_index_groups
-        y, moments = batch_norm_act(x, gamma, beta, activation, axis_name=names, axis_index_groups=groups, **common)
-        if is_training:
-            mean, var = (along_axis(each, x.ndim, axis).astype(dtype) for each in (moments.mean, self._var(moments)))
-            self.mean_ema(mean)
-            self.var_ema(var)
-        return y
+# Functions, because Haiku's policies of dtypes and interceptors would act on methods.
 
-    def _var(self, moments: Moments) -> jax.Array:
-        """The variance that is averaged."""
-        m = moments.count.astype(moments.var.dtype)
-        return moments.var * (m / jnp.maximum(m - 1, 1)) if self.unbiased else moments.var
 
-    def _finish(self, y: jax.Array, residual: jax.Array | None) -> jax.Array:
-        y = y if residual is None else y + residual.astype(y.dtype)
-        return y if self.activation is None else self.activation(y)
+def _channel_axis(layer: BatchNorm, rank: int) -> int | None:
+    """The only axis that the statistics are not taken over; None if there is not exactly one."""
+    if layer.axis is None:
+        return layer.channel_index % rank
+    kept = set(range(rank)).difference(layer.axis)
+    return kept.pop() if len(kept) == 1 and len(layer.axis) == rank - 1 else None
+
+
+def _normalise(
+    layer: BatchNorm,
+    x: jax.Array,
+    axis: int,
+    dtype: Any,
+    is_training: bool,
+    test_local_stats: bool,
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    activation: Callable[[Any], jax.Array] | None = None,
+    residual: jax.Array | None = None,
+) -> jax.Array:
+    """``y``; in training the running averages are updated, by moments in ``dtype``."""
+    residual = None if residual is None else residual.astype(x.dtype)
+    common: dict[str, Any] = {"residual": residual, "axis": axis, "epsilon": layer.eps}
+    if not (is_training or test_local_stats):
+        mean, var = (ema.average.reshape(-1) for ema in (layer.mean_ema, layer.var_ema))
+        return batch_norm_act_inference(x, mean, var, gamma, beta, activation, **common)
+    names, groups = layer.cross_replica_axis or None, layer.cross_replica_axis_index_groups
+    y, moments = batch_norm_act(x, gamma, beta, activation, axis_name=names, axis_index_groups=groups, **common)
+    if is_training:
+        var = _unbiased_variance(moments) if layer.unbiased else moments.var
+        layer.mean_ema(along_axis(moments.mean, x.ndim, axis).astype(dtype))
+        layer.var_ema(along_axis(var, x.ndim, axis).astype(dtype))
+    return y
+
+
+def _unbiased_variance(moments: Moments) -> jax.Array:
+    m = moments.count.astype(moments.var.dtype)
+    return moments.var * (m / jnp.maximum(m - 1, 1))
+
+
+def _finish(layer: BatchNorm, y: jax.Array, residual: jax.Array | None) -> jax.Array:
+    y = y if residual is None else y + residual.astype(y.dtype)
+    return y if layer.activation is None else layer.activation(y)
 
 
 class _PlainAverage(hk.ExponentialMovingAverage):
@@ -247,7 +254,7 @@ class _PlainAverage(hk.ExponentialMovingAverage):
     def __call__(self, value: Any, update_stats: bool = True) -> jax.Array:
         value = widened(jnp.asarray(value))
         counter = hk.get_state("counter", (), jnp.int32, init=jnp.zeros) + 1
-        average = hk.get_state("average", value.shape, value.dtype, init=jnp.zeros)
+        average = hk.get_state("average", value.shape, value.dtype, init=lambda *_: value)  # as in Haiku's
         average = average + (value - average) / counter.astype(value.dtype)
         if update_stats:
             hk.set_state("counter", counter)
