@@ -21,6 +21,7 @@ The submodules are imported when they are first asked for, so that ``import jaxb
 
     cnn          a small network of these operations
     derivation   the formulas as literal sums, in NumPy
+    haiku        modules of Haiku that compute by these
     linen        layers of Flax's older interface that compute by these
     nnx          layers of Flax that compute by these, and `swap` for a model that exists
     optim        gradient transformations for Optax
@@ -88,7 +89,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "derivation", "linen", "nnx", "optim", "reference", "testing", "torch")
+_SUBMODULES = ("cnn", "derivation", "haiku", "linen", "nnx", "optim", "reference", "testing", "torch")
 
 
 def __dir__() -> list[str]:
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from jaxbn import (
         cnn as cnn,
         derivation as derivation,
+        haiku as haiku,
         linen as linen,
         nnx as nnx,
         optim as optim,
