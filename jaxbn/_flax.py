@@ -37,6 +37,12 @@ def transposed_convolution(layer: Any, x: jax.Array, kernel: jax.Array, bias: ja
     return y.reshape(*batch, *y.shape[1:])
 
 
+def is_complex(layer: Any, x: Any) -> bool:
+    """Complex numbers are left to Flax, unless the layer has options that Flax does not have."""
+    is_flaxs = layer.activation is None and layer.momentum is not None and not layer.unbiased
+    return jnp.iscomplexobj(x) and is_flaxs
+
+
 def normalise(
     layer: Any,
     x: jax.Array,
@@ -44,13 +50,18 @@ def normalise(
     beta: jax.Array | None,
     running: RunningStats,
     *,
+    dtype: Any,
     axis: int,
     axis_name: Any,
     use_running_average: bool,
     mask: jax.Array | None,
     residual: jax.Array | None,
 ) -> tuple[jax.Array, RunningStats]:
-    """The output of a layer of batch norm in the dtype of ``x``, and the running statistics after it."""
+    """The output of a layer of batch norm in ``dtype``, and the running statistics after it.
+
+    As in Flax, ``x`` is not rounded to a narrower ``dtype`` before it is normalised.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, dtype))
     residual = None if residual is None else residual.astype(x.dtype)
     common: dict[str, Any] = {"axis": axis, "epsilon": layer.epsilon}
     devices: dict[str, Any] = {"axis_name": axis_name, "axis_index_groups": layer.axis_index_groups}
@@ -64,10 +75,10 @@ def normalise(
         momentum = None if layer.momentum is None else 1 - layer.momentum
         running = update_running_stats(running, moments, momentum=momentum, unbiased=layer.unbiased)
         if mask is None:
-            return y, running
+            return y.astype(dtype), running
         mean, var, _ = moments  # Flax normalises the entries under the mask too.
     y = batch_norm_act_inference(x, mean, var, gamma, beta, layer.activation, residual=residual, **common)
-    return y, running
+    return y.astype(dtype), running
 
 
 def _per_axis(value: Any, spatial: int) -> tuple[Any, ...]:

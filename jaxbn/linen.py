@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbn._conv.general import conv_general_dilated
-from jaxbn._flax import is_left_to_flax, normalise, transposed_convolution
+from jaxbn._flax import is_complex, is_left_to_flax, normalise, transposed_convolution
 from jaxbn._norm.running import RunningStats
 
 try:
@@ -102,6 +102,8 @@ class BatchNorm(nn.BatchNorm):
         Raises:
             TypeError: ``axis`` is more than one axis.
         """
+        if residual is None and is_complex(self, x):
+            return super().__call__(x, use_running_average, mask=mask)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         if not isinstance(self.axis, int):
             raise TypeError(f"BatchNorm: `axis` is {self.axis!r}; it must be an int, the axis of the channels")
@@ -117,10 +119,11 @@ class BatchNorm(nn.BatchNorm):
         running = RunningStats(mean.value, var.value, jnp.zeros(shape, jnp.int32) if updates is None else updates.value)
         y, new = normalise(
             self,
-            nn.dtypes.promote_dtype(x, gamma, beta, dtype=self.dtype)[0],
+            jnp.asarray(x),
             gamma,
             beta,
             running,
+            dtype=nn.dtypes.canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
             axis=self.axis,
             axis_name=None if self.is_initializing() else self.axis_name,
             use_running_average=use_running_average,

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.patch import stand_in
-from jaxbn._flax import is_left_to_flax, normalise, transposed_convolution
+from jaxbn._flax import is_complex, is_left_to_flax, normalise, transposed_convolution
 from jaxbn._norm.running import RunningStats
 from jaxbn._swap import SwapReport
 
 try:
     from flax import nnx
+    from flax.nnx.nn.dtypes import canonicalize_dtype
 except ImportError:
     raise ImportError("jaxbn.nnx: Flax is not installed; pip install flax") from None
 
@@ -86,6 +87,8 @@ class BatchNorm(nnx.BatchNorm):
         residual: jax.Array | None = None,
     ) -> jax.Array:
         """Normalises as Flax does. ``residual`` is added before the activation."""
+        if residual is None and is_complex(self, x):
+            return super().__call__(x, use_running_average, mask=mask)
         if use_running_average is None:
             use_running_average = self.use_running_average
         if use_running_average is None:
@@ -93,12 +96,14 @@ class BatchNorm(nnx.BatchNorm):
         mean, var, gamma, beta, updates = (
             None if each is None else each[...] for each in (self.mean, self.var, self.scale, self.bias, self.updates)
         )
+        x, *_ = self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)
         y, new = normalise(
             self,
-            self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)[0],
+            x,
             gamma,
             beta,
             RunningStats(mean, var, jnp.zeros(self.num_features, jnp.int32) if updates is None else updates),
+            dtype=canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
             axis=self.axis,
             axis_name=self.axis_name,
             use_running_average=use_running_average,

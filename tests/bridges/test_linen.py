@@ -117,7 +117,9 @@ def test_entries_under_a_mask_are_normalised_as_flax_does() -> None:
     assert_close(got, want, 1e-10)
 
 
-@pytest.mark.parametrize(("dtype", "of_layer"), [(jnp.bfloat16, None), (jnp.float32, jnp.bfloat16)])
+@pytest.mark.parametrize(
+    ("dtype", "of_layer"), [(jnp.bfloat16, None), (jnp.float32, jnp.bfloat16), (jnp.complex64, None)]
+)
 def test_mixed_dtypes_come_out_as_flaxs(dtype: Any, of_layer: Any) -> None:
     kinds: dict[str, dict[str, Any]] = {
         "BatchNorm": {},
@@ -132,7 +134,7 @@ def test_mixed_dtypes_come_out_as_flaxs(dtype: Any, of_layer: Any) -> None:
             outputs.append(layer.init_with_output(jax.random.key(0), x, **statistics))
         (y, variables), (want, their_variables) = outputs
         assert jax.tree.map(jnp.result_type, (y, variables)) == jax.tree.map(jnp.result_type, (want, their_variables))
-        np.testing.assert_allclose(np.asarray(y, np.float32), np.asarray(want, np.float32), atol=0.05)
+        np.testing.assert_allclose(*(np.asarray(each, np.complex64) for each in (y, want)), atol=0.05)
 
 
 def test_statistics_over_a_named_axis_of_eight_devices() -> None:

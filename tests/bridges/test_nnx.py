@@ -129,7 +129,16 @@ def test_mixed_dtypes_come_out_as_flaxs(dtype: Any, of_layer: Any) -> None:
             for of in (nnx, jaxbn.nnx)
         )
         assert ours.dtype == theirs.dtype
-        np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), atol=0.05)
+        np.testing.assert_allclose(*(np.asarray(each, np.float32) for each in (ours, theirs)), atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "BatchNorm"])
+def test_complex_numbers_come_out_as_flaxs(kind: str) -> None:
+    given = (3,) if kind == "BatchNorm" else (3, 4, (3, 2))
+    theirs, ours = (getattr(library, kind)(*given, rngs=nnx.Rngs(0)) for library in (nnx, jaxbn.nnx))
+    theirs.eval(), ours.eval()
+    x = draw((2, 6, 5, 3), jnp.complex64) * (1 - 2j)
+    assert_close(ours(x), theirs(x), 1e-5)
 
 
 def test_statistics_over_a_named_axis() -> None:
