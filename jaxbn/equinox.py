@@ -77,7 +77,7 @@ class Conv(eqx.nn.Conv):
         padding = self.padding
         if isinstance(padding, str):
             padding = lax.padtype_to_pads(x.shape[1:], extent, self.stride, padding)
-        is_narrow = all(0 <= min(pair) and max(pair) < size for pair, size in zip(padding, x.shape[1:], strict=True))
+        is_narrow = all(min(pair) >= 0 and max(pair) < size for pair, size in zip(padding, x.shape[1:], strict=True))
         return is_narrow and self.num_spatial_dims <= 3 and jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -225,8 +225,9 @@ class BatchNorm(eqx.nn.BatchNorm):
             state = state.set(self.batch_counter, batches)
             weight = 1 / batches if weight is None else weight
         if self.ema_first_time_index is not None:
-            weight = jnp.where(state.get(self.ema_first_time_index), 1, weight)
-            state = state.set(self.ema_first_time_index, jnp.array(False))
+            is_first = state.get(self.ema_first_time_index)
+            weight = jnp.where(is_first, 1, weight)
+            state = state.set(self.ema_first_time_index, jnp.zeros_like(is_first))
         return weight, state
 
     @property
