@@ -21,6 +21,7 @@ The submodules are imported when they are first asked for, so that ``import jaxb
 
     cnn          a small network of these operations
     derivation   the formulas as literal sums, in NumPy
+    equinox      layers of Equinox by these, and `swap` for a model that exists
     nnx          layers of Flax that compute by these, and `swap` for a model that exists
     optim        gradient transformations for Optax
     reference    the same operations in plain JAX, without a rule
@@ -87,7 +88,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "derivation", "nnx", "optim", "reference", "testing", "torch")
+_SUBMODULES = ("cnn", "derivation", "equinox", "nnx", "optim", "reference", "testing", "torch")
 
 
 def __dir__() -> list[str]:
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from jaxbn import (
         cnn as cnn,
         derivation as derivation,
+        equinox as equinox,
         nnx as nnx,
         optim as optim,
         reference as reference,

@@ -138,6 +138,14 @@ class BatchNorm(eqx.nn.BatchNorm):
         *args, **kwargs: Equinox's arguments. With ``momentum=None`` all batches have the same weight in the averages.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`. It may be a module with parameters.
         unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Equinox's are biased.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp, jaxbn
+        >>> make = eqx.nn.make_with_state(jaxbn.equinox.BatchNorm)
+        >>> layer, state = make(3, "batch", mode="batch", activation=jax.nn.relu)
+        >>> y, state = jax.vmap(layer, (0, None), (0, None), axis_name="batch")(jnp.ones((8, 3, 5, 5)), state)
+        >>> y.shape
+        (8, 3, 5, 5)
     """
 
     activation: Callable[[Any], jax.Array] | None
@@ -162,15 +170,12 @@ class BatchNorm(eqx.nn.BatchNorm):
     ) -> tuple[jax.Array, eqx.nn.State]:
         """Normalises as Equinox does. ``residual`` is added before the activation."""
         if self.inference if inference is None else inference:
-            mean, var = self._averages(state)
-            return self._normalised(*self._promoted(x, residual, mean), mean, var), state
+            return self._by_averages(x, residual, state), state
         names = tuple(self.axis_name) if isinstance(self.axis_name, (list, tuple)) else (self.axis_name,)
         lax.axis_size(names)  # A name that is not bound is a NameError, as in Equinox.
         if self.mode == "ema":
-            moments = _moments(x, names)
-            state = self._update(state, moments)
-            mean, var = self._averages(state)
-            return self._normalised(*self._promoted(x, residual, mean), mean, var), state
+            state = self._update(state, _moments(x, names))
+            return self._by_averages(x, residual, state), state
         x, residual = self._promoted(x, residual)
         if _are_of_both_kinds(names):
             moments = _moments(x, names)
@@ -188,6 +193,10 @@ class BatchNorm(eqx.nn.BatchNorm):
             )
         return y, self._update(state, moments)
 
+    def _by_averages(self, x: jax.Array, residual: jax.Array | None, state: eqx.nn.State) -> jax.Array:
+        mean, var = self._averages(state)
+        return self._normalised(*self._promoted(x, residual, mean), mean, var)
+
     def _normalised(self, x: jax.Array, residual: jax.Array | None, mean: jax.Array, var: jax.Array) -> jax.Array:
         return batch_norm_act_inference(
             x, mean, var, self.weight, self.bias, self.activation, residual=residual, axis=0, epsilon=self.eps
@@ -204,7 +213,8 @@ class BatchNorm(eqx.nn.BatchNorm):
         if self.mode == "ema" or self.momentum is None:
             return mean, var
         batches = state.get(self.batch_counter)  # pyright: ignore[reportArgumentType]
-        weights = jnp.where(batches == 0, 1, 1 - self.momentum ** batches.astype(mean.dtype))
+        old = self.momentum ** batches.astype(jnp.promote_types(mean.dtype, jnp.float32))
+        weights = jnp.where(batches == 0, 1, 1 - old).astype(mean.dtype)
         return mean / weights, var / weights
 
     def _update(self, state: eqx.nn.State, moments: Moments) -> eqx.nn.State:
@@ -241,10 +251,9 @@ def _moments(x: jax.Array, names: tuple[Any, ...]) -> Moments:
         return batch_norm(x, axis=0, axis_name=names)[1]
     devices = tuple(name for name in names if name in _device_axes())
     mean, var, count = _moments(x, tuple(name for name in names if name not in devices))
-    total_mean = lax.pmean(mean, devices)
-    return Moments(
-        total_mean, lax.pmean(var + jnp.square(mean - total_mean), devices), lax.psum(count, devices)
-    )  # Every device has as many examples as another.
+    total_mean = lax.pmean(mean, devices)  # Every device has as many examples as another.
+    total_var = lax.pmean(var + jnp.square(mean - total_mean), devices)
+    return Moments(total_mean, total_var, lax.psum(count, devices))
 
 
 def _are_of_both_kinds(names: tuple[Any, ...]) -> bool:
@@ -278,9 +287,10 @@ SWAPS: dict[type, type] = {
 def swap(model: Any) -> tuple[Any, SwapReport]:
     """Makes a copy of an Equinox model whose convolutions and batch norms compute by jaxbn.
 
-    The copy has the same arrays, in the same order, and the same indices of its state, so that the
-    ``eqx.nn.State`` of ``model`` and an optimizer's state go on working. A layer that is in ``model`` twice becomes one
-    layer. Layers inside functions and in static fields are not found.
+    The copy has the same arrays, in the same order, and the same indices of its state, so that the ``eqx.nn.State`` of
+    ``model`` goes on working. An optimizer's state is a tree of the same layers: swap it too, or make it after the
+    swap. A layer that is in ``model`` twice becomes one layer. Layers inside functions and in static fields are not
+    found.
 
     Args:
         model: The model, a single layer, or any pytree of them.
