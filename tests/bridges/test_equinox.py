@@ -451,11 +451,10 @@ def test_swap() -> None:
 def test_an_optimizers_state_is_swapped_with_its_model() -> None:
     layer, optimizer = eqx.nn.Conv1d(3, 4, 3, **KEY), optax.adam(0.1)
     state = optimizer.init(eqx.filter(layer, eqx.is_array))
-    updates = [
-        optimizer.update(of_kind, state_of_kind)[0]
-        for of_kind, state_of_kind in ((layer, state), (jaxbn.equinox.swap(layer)[0], jaxbn.equinox.swap(state)[0]))
-    ]
-    assert_close(*map(jax.tree.leaves, updates), 0)
+    gradients: list[Any] = [layer, jaxbn.equinox.swap(layer)[0]]
+    states = [state, jaxbn.equinox.swap(state)[0]]
+    theirs, ours = (optimizer.update(*each)[0] for each in zip(gradients, states, strict=True))
+    assert_close(jax.tree.leaves(ours), jax.tree.leaves(theirs), 0)
 
 
 def test_a_swapped_layer_is_the_same_tree_as_one_that_is_made() -> None:
