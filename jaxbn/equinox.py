@@ -320,9 +320,9 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
         name = jax.tree_util.keystr(path, simple=True, separator=".") or "the model itself"
         if type(node) in SWAPS:
             replaced.append(name)
-            return copies.setdefault(id(node), (node, _by_jaxbn(node)))[
-                1
-            ]  # with the node, so that no other gets its id
+            # With its original, so that no other object gets the original's id.
+            _, copy = copies.setdefault(id(node), (node, _by_jaxbn(node)))
+            return copy
         if isinstance(node, tuple(SWAPS.values())):
             left[name] = "which computes by jaxbn already"
         elif isinstance(node, tuple(SWAPS)):

@@ -130,7 +130,7 @@ def trained(layer: Any, state: Any, x: jax.Array, apply: Callable[..., Any] = of
     for number in range(5):
         result, layer, state = step(layer, state, x + number)
         results += [result, state]
-    if isinstance(layer, eqx.nn.StatefulLayer):
+    if jax.tree.leaves(state):
         results.append(eqx.filter_jit(apply)(eqx.nn.inference_mode(layer), state, x))
     return arrays_of(results)
 
@@ -208,15 +208,15 @@ def test_no_more_is_saved_than_by_equinox(name: str) -> None:
         return saved_bytes(outputs, parameters, x)
 
     theirs, ours = (saved(*each) for each in pair(name))
-    assert sum(ours) <= sum(theirs)
+    assert sum(ours) < sum(theirs) or (name == "Conv2d" and sum(ours) == sum(theirs))
+    assert ours.added < x.nbytes / 2 or name in CONVS
 
 
 @pytest.mark.parametrize("mode", ["batch", "ema"])
 def test_a_batch_norm_of_a_batch_is_a_few_reductions(mode: str) -> None:
     layer, state = made(jaxbn.equinox.BatchNorm, 3, "batch", mode=mode)
     text = str(jax.make_jaxpr(lambda x: of_batch(layer, state, x))(draw((64, 3, 4, 2))))
-    over_images = [line for line in text.splitlines() if re.search(r" = reduce\w*\[", line)]
-    assert len(over_images) < 20
+    assert len(re.findall(r" = reduce\w*\[", text)) <= 6
     assert "while[" not in text
     assert "scan[" not in text
 
