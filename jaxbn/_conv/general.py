@@ -82,8 +82,8 @@ def conv_general_dilated(
         out_sharding=out_sharding,
     )
     expected = jax.eval_shape(lax_convolution, lhs, rhs)  # Raises lax's error for what lax refuses.
-    is_real = jnp.issubdtype(expected.dtype, jnp.floating)
-    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or not is_real:
+    is_exact = not jnp.issubdtype(expected.dtype, jnp.inexact)
+    if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or is_exact:
         return lax_convolution(lhs, rhs)
     layout = Layout.of(lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers))
     x = _groups_to_features(layout.canonical_x(jnp.asarray(lhs)), batch_group_count)

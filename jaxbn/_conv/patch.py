@@ -27,8 +27,8 @@ def patch_jax() -> None:
     clears JAX's caches, so that functions that are compiled already are compiled again. A second call does nothing.
 
     Not reached are the layers of ``flax.nnx`` that exist already, because each holds JAX's function as an attribute;
-    whatever else holds it under another name; and programs that are compiled by hand or exported. Operands of integers
-    or complex numbers, more than three spatial axes and ``out_sharding`` are left to JAX.
+    whatever else holds it under another name; and programs that are compiled by hand or exported. Operands of integers,
+    more than three spatial axes and ``out_sharding`` are left to JAX.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
