@@ -21,6 +21,7 @@ The submodules are imported when they are first asked for, so that ``import jaxb
 
     cnn          a small network of these operations
     derivation   the formulas as literal sums, in NumPy
+    equinox      layers of Equinox that compute by these, and `swap` for a model that exists
     haiku        modules of Haiku that compute by these
     linen        layers of Flax's older interface that compute by these
     nnx          layers of Flax that compute by these, and `swap` for a model that exists
@@ -89,7 +90,18 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("cnn", "derivation", "haiku", "linen", "nnx", "optim", "reference", "testing", "torch")
+_SUBMODULES = (
+    "cnn",
+    "derivation",
+    "equinox",
+    "haiku",
+    "linen",
+    "nnx",
+    "optim",
+    "reference",
+    "testing",
+    "torch",
+)
 
 
 def __dir__() -> list[str]:
@@ -100,6 +112,7 @@ if TYPE_CHECKING:
     from jaxbn import (
         cnn as cnn,
         derivation as derivation,
+        equinox as equinox,
         haiku as haiku,
         linen as linen,
         nnx as nnx,

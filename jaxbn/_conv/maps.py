@@ -64,9 +64,13 @@ def _contraction(spec: ConvSpec, left: jax.Array, right: jax.Array) -> jax.Array
     return (jnp.sum(left) * jnp.sum(right)).astype(spec.arithmetic.result_type(left))
 
 
-convolution = BilinearMap("convolve", _plain_convolution, partial(batching.compute, "convolve"))
-input_gradient = BilinearMap("input_gradient", _plain_input_gradient, partial(batching.compute, "input_gradient"))
-kernel_gradient = BilinearMap("kernel_gradient", _plain_kernel_gradient, partial(batching.compute, "kernel_gradient"))
+convolution = BilinearMap("convolve", _plain_convolution, partial(batching.compute, "convolve"), of_images=True)
+input_gradient = BilinearMap(
+    "input_gradient", _plain_input_gradient, partial(batching.compute, "input_gradient"), of_images=True
+)
+kernel_gradient = BilinearMap(
+    "kernel_gradient", _plain_kernel_gradient, partial(batching.compute, "kernel_gradient"), of_images=False
+)
 
 convolution.define_transposes(
     left=Transpose(input_gradient, cotangent_first=True),  # dx from dy and kernel

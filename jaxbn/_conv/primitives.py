@@ -11,6 +11,9 @@ So `jax.vmap` only moves an axis to its place and counts it, however deeply it i
 computed is decided when the program is lowered, because only then is the platform known. To transpose a map is the same
 bookkeeping: a batch axis that the cotangent shares with the other operand is an axis of both, and the result is summed
 over the batch axes that the transposed operand does not have.
+
+A batch axis of images that share their kernel is no batch axis: they become more images. The transposed map is then one
+kernel gradient of all images, and not the sum of one for each.
 """
 
 import sys
@@ -26,7 +29,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxbn._conv.spec import in_one_dtype
-from jaxbn._sharding import vary_alike
+from jaxbn._sharding import sharding, vary_alike
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -54,10 +57,15 @@ class BilinearMap(Primitive):
 
     ``compute(left, right, spec=, batch_axes=, platform=, on_one_device=, native=, shape=)`` computes the batched map.
     The platform is ``None`` if it is not one of `PLATFORMS`.
+
+    ``of_images`` says that the first axis of the left operand and of the result counts images, each computed by itself.
     """
 
-    def __init__(self, name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array]) -> None:
+    def __init__(
+        self, name: str, plain: Callable[..., jax.Array], compute: Callable[..., jax.Array], *, of_images: bool
+    ) -> None:
         super().__init__(name)
+        self.of_images = of_images
         self.def_impl(partial(_run_eagerly, self))
         self.def_abstract_eval(partial(_evaluate_abstractly, plain))
         batching.fancy_primitive_batchers[self] = partial(_batch, self)
@@ -134,6 +142,8 @@ def _batch(map_: BilinearMap, _: Any, operands: Any, axes: Any, *, spec: Hashabl
     if left_axis is not None and right_axis is not None:
         left, right = jnp.moveaxis(left, left_axis, 0), jnp.moveaxis(right, right_axis, 0)
         batch_axes, result_axis = batch_axes._replace(both=both + 1), 0
+    elif left_axis is not None and map_.of_images and not any(sharding(left)):
+        return _batch_images(map_, jnp.moveaxis(left, left_axis, 0), right, spec=spec, batch_axes=batch_axes)
     elif left_axis is not None:
         left = jnp.moveaxis(left, left_axis, both)
         batch_axes, result_axis = batch_axes._replace(left=left_only + 1), both
@@ -141,6 +151,19 @@ def _batch(map_: BilinearMap, _: Any, operands: Any, axes: Any, *, spec: Hashabl
         right = jnp.moveaxis(right, right_axis, both)
         batch_axes, result_axis = batch_axes._replace(right=right_only + 1), both + left_only
     return map_.bind(left, right, spec=spec, batch_axes=batch_axes), result_axis
+
+
+def _batch_images(
+    map_: BilinearMap, left: jax.Array, right: jax.Array, *, spec: Hashable, batch_axes: BatchAxes
+) -> tuple[jax.Array, int]:
+    """The map of a left operand whose first axis, a new one, is merged into that of the images; and its new axis."""
+    axis, result_axis = batch_axes.both + batch_axes.left, sum(batch_axes)
+    left = jnp.moveaxis(left, 0, axis)
+    before, (count, images), after = left.shape[:axis], left.shape[axis : axis + 2], left.shape[axis + 2 :]
+    left = left.reshape(*before, count * images, *after)
+    result = map_.bind(left, right, spec=spec, batch_axes=batch_axes)
+    before, after = result.shape[:result_axis], result.shape[result_axis + 1 :]
+    return result.reshape(*before, count, images, *after), result_axis
 
 
 def _taylor(map_: BilinearMap, operands: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
