@@ -121,7 +121,8 @@ class DepthwiseConv3D(hk.DepthwiseConv3D):
 class BatchNorm(hk.BatchNorm):
     """``hk.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    If ``axis`` keeps more than one axis, or has negative entries, Haiku's own code normalises.
+    If ``axis`` keeps more than one axis or has negative entries, or ``inputs`` are not real floating numbers, Haiku's
+    own code normalises.
 
     Args:
         *args, **kwargs: Haiku's arguments. ``decay_rate=None`` gives all batches the same weight in the running
@@ -173,12 +174,12 @@ class BatchNorm(hk.BatchNorm):
             ValueError: What Haiku raises; or ``unbiased`` is True and Haiku's own code would have to normalise.
             TypeError, ValueError: The errors of `jaxbn.batch_norm_act`.
         """
-        axis = _channel_axis(self, inputs.ndim)
+        axis = _channel_axis(self, inputs)
         is_given_twice = (self.create_scale and scale is not None) or (self.create_offset and offset is not None)
         if axis is None and self.unbiased:
             raise ValueError(
-                f"BatchNorm: `axis` is {self.axis} and `inputs` has shape {inputs.shape}; with `unbiased=True`, `axis` "
-                "must be None or have all axes but one, counted from 0"
+                f"BatchNorm: `inputs` has dtype {inputs.dtype} and shape {inputs.shape}, and `axis` is {self.axis}; with "
+                "`unbiased=True` the dtype must be a real floating one and `axis` None or all axes but one, counted from 0"
             )
         if axis is None or is_given_twice:  # Haiku raises its error for the second.
             return _finish(self, super().__call__(inputs, is_training, test_local_stats, scale, offset), residual)
@@ -203,8 +204,11 @@ class BatchNorm(hk.BatchNorm):
 # Functions, because Haiku's policies of dtypes and interceptors would act on methods.
 
 
-def _channel_axis(layer: BatchNorm, rank: int) -> int | None:
-    """The only axis that the statistics are not taken over; None if there is not exactly one."""
+def _channel_axis(layer: BatchNorm, inputs: jax.Array) -> int | None:
+    """The only axis that the statistics are not taken over; None for what `jaxbn.batch_norm` does not normalise."""
+    rank = inputs.ndim
+    if rank == 0 or not jnp.issubdtype(inputs.dtype, jnp.floating):
+        return None
     if layer.axis is None:
         return layer.channel_index % rank
     kept = set(range(rank)).difference(layer.axis)

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -82,13 +82,6 @@ NORMS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "BatchNorm, ema, not affine": (lambda of: of.BatchNorm(3, channelwise_affine=False, **EMA), (3,)),
 }
 LAYERS = CONVS | NORMS
-
-
-@pytest.fixture(autouse=True)
-def as_equinox_needs_it() -> Iterator[None]:
-    """Equinox relies on JAX's promotion of dtypes and ranks, which these tests forbid elsewhere."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 @cache

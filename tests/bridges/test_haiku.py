@@ -3,7 +3,7 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -70,13 +70,6 @@ BATCH_NORMS: dict[str, Module] = {
     "one axis": lambda of: of.BatchNorm(*AFFINE, axis=[0]),
     "axes from the end": lambda of: of.BatchNorm(*AFFINE, axis=(-3, -2)),
 }
-
-
-@pytest.fixture(autouse=True)
-def as_haiku_needs_it() -> Iterator[None]:
-    """Haiku relies on JAX's promotion of dtypes and ranks, which these tests forbid elsewhere."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def draw(*shape: int, seed: int = 0, dtype: Any = jnp.float64) -> jax.Array:
@@ -174,6 +167,15 @@ def test_scale_and_offset_at_the_call(scale: tuple[int, ...] | None, offset: tup
 @pytest.mark.parametrize("scale", [2, np.ones((4, 1, 3)) * 3], ids=["a number", "one for each example"])
 def test_a_scale_at_the_call_and_an_offset_of_the_module(scale: Any) -> None:
     assert_is_haikus(lambda of: of.BatchNorm(False, True, 0.9), draw(*X), scale=scale)
+
+
+@pytest.mark.parametrize("x", [np.arange(12).reshape(4, 3), np.float32(2)], ids=["integers", "a number"])
+def test_what_jaxbn_does_not_normalise_is_left_to_haiku(x: Any) -> None:
+    outputs = []
+    for of in (jaxbn.haiku, hk):
+        layer = hk.transform_with_state(lambda x, of=of: of.BatchNorm(False, False, 0.9)(x, is_training=True))
+        outputs.append(layer.apply(*layer.init(None, jnp.asarray(x)), None, jnp.asarray(x)))
+    assert_close(outputs[0], outputs[1], 0)
 
 
 def test_local_statistics_in_inference() -> None:
@@ -410,8 +412,8 @@ def test_what_haiku_refuses_is_refused(case: str) -> None:
     [
         (
             lambda: jaxbn.haiku.BatchNorm(*AFFINE, axis=[0], unbiased=True)(*X_AND_TRAINING),
-            "BatchNorm: `axis` is [0] and `inputs` has shape (4, 5, 3); with `unbiased=True`, `axis` must be None or "
-            "have all axes but one, counted from 0",
+            "BatchNorm: `inputs` has dtype float64 and shape (4, 5, 3), and `axis` is [0]; with `unbiased=True` the dtype "
+            "must be a real floating one and `axis` None or all axes but one, counted from 0",
         ),
         (
             lambda: jaxbn.haiku.BatchNorm(*AFFINE)(*X_AND_TRAINING, residual=jnp.ones((4, 5, 1))),
