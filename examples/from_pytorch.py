@@ -49,16 +49,19 @@ class Block(torch.nn.Module):
         return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + skip)
 
 
+def stage(into: int, out: int, stride: int) -> Any:
+    return torch.nn.Sequential(Block(into, out, stride), Block(out, out, 1))
+
+
 class ResNet18(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        nn, into = torch.nn, WIDTHS[0]
-        self.conv1, self.bn1 = nn.Conv2d(3, into, 7, 2, padding=3, bias=False), nn.BatchNorm2d(into)
+        nn, (a, b, c, d) = torch.nn, WIDTHS
+        self.conv1, self.bn1 = nn.Conv2d(3, a, 7, 2, padding=3, bias=False), nn.BatchNorm2d(a)
         self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)
-        for stage, out in enumerate(WIDTHS, 1):
-            setattr(self, f"layer{stage}", nn.Sequential(Block(into, out, 1 if stage == 1 else 2), Block(out, out, 1)))
-            into = out
-        self.fc = nn.Linear(into, 10)
+        self.layer1, self.layer2 = stage(a, a, 1), stage(a, b, 2)
+        self.layer3, self.layer4 = stage(b, c, 2), stage(c, d, 2)
+        self.fc = nn.Linear(d, 10)
 
     def forward(self, x: Any) -> Any:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -79,7 +82,7 @@ def from_torch(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             gamma, beta, running[layer] = batch_norm_from_torch(part)
             params[layer] = gamma, beta
         else:
-            params[layer] = jnp.asarray(np.array(part["weight"]).T), jnp.asarray(np.array(part["bias"]))
+            params[layer] = jnp.asarray(np.asarray(part["weight"]).T), jnp.asarray(np.asarray(part["bias"]))
     return params, running
 
 
@@ -113,15 +116,16 @@ def apply(params: Any, running: Any, images: jax.Array, train: bool = False) -> 
         kernel, bias = params[conv_of(norm)]
         # As PyTorch pads, both sides alike; with a stride of 2, "SAME" would put less in front.
         x = jaxbn.conv(x, kernel, bias, stride=stride, padding=kernel.shape[0] // 2)
-        if norm not in params:
+        gamma, beta = params.get(norm, (None, None))
+        if gamma is None:  # folded
             x = x if residual is None else x + residual
             x = x if act is None else act(x)
         elif train:
-            x, moments = jaxbn.batch_norm_act(x, *params[norm], act, residual=residual)
+            x, moments = jaxbn.batch_norm_act(x, gamma, beta, act, residual=residual)
             new_running[norm] = jaxbn.update_running_stats(running[norm], moments)
         else:
             mean, var, _ = running[norm]
-            x = jaxbn.batch_norm_act_inference(x, mean, var, *params[norm], act, residual=residual)
+            x = jaxbn.batch_norm_act_inference(x, mean, var, gamma, beta, act, residual=residual)
         outputs.extend([] if act is None else [x])
         return x
 
@@ -151,7 +155,7 @@ def fold(params: Any, running: Any) -> dict[str, Any]:
     return folded
 
 
-def exported(folded: Any, image: tuple[int, ...]) -> bytes:
+def exported(folded: Any, image: tuple[int, ...]) -> bytearray:
     """The network for any number of images of this shape, as a file that needs no jaxbn."""
     images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"batch, {', '.join(map(str, image))}"), jnp.float32)
     return jax.export.export(jax.jit(lambda images: apply(folded, {}, images)[0]))(images).serialize()
@@ -170,12 +174,12 @@ def main(arguments: list[str] | None = None) -> None:
     logits, gradients = jax.jit(lambda *arrays: apply(*arrays)[0]), jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     torch.manual_seed(options.seed)
-    model = ResNet18().to(memory_format=torch.channels_last)  # in which PyTorch trains faster on a CPU
+    model = ResNet18()
     losses = [results.train_torch(model, first)]
     params, running = from_torch(model.state_dict())
     folded = fold(params, running)
     before = logits(params, running, images)
-    program = jax.export.deserialize(bytearray(exported(folded, images.shape[1:])))
+    program = jax.export.deserialize(exported(folded, images.shape[1:]))
     changes = {
         "logits of the folded network": results.difference(logits(folded, {}, images), before),
         "logits of the exported network": results.difference(program.call(images), before),
@@ -191,8 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     changes["logits after training in JAX, back in PyTorch"] = results.difference(results.infer(back, images), after)
 
     results.print_table(ours, theirs, precise, changes)
-    runs = [lambda: logits(params, running, images), lambda: logits(folded, {}, images)]
-    results.print_ratio(*runs)
+    results.print_ratio(lambda: logits(params, running, images), lambda: logits(folded, {}, images))
     results.draw(ours, theirs, precise, [*losses, in_jax], options.output / "from_pytorch.png")
     print(f"picture: {options.output / 'from_pytorch.png'}")
 
