@@ -178,8 +178,8 @@ class BatchNorm(hk.BatchNorm):
         is_given_twice = (self.create_scale and scale is not None) or (self.create_offset and offset is not None)
         if axis is None and self.unbiased:
             raise ValueError(
-                f"BatchNorm: `inputs` has dtype {inputs.dtype} and shape {inputs.shape}, and `axis` is {self.axis}; with "
-                "`unbiased=True` the dtype must be a real floating one and `axis` None or all axes but one, counted from 0"
+                f"BatchNorm: `inputs` has dtype {inputs.dtype} and shape {inputs.shape}, and `axis` is {self.axis}; "
+                "with `unbiased=True` they must be real floating numbers, and `axis` None or all axes but one, from 0"
             )
         if axis is None or is_given_twice:  # Haiku raises its error for the second.
             return _finish(self, super().__call__(inputs, is_training, test_local_stats, scale, offset), residual)
