@@ -22,13 +22,13 @@ def stand_in(*args: Any, **kwargs: Any) -> jax.Array:
 def patch_jax() -> None:
     """Puts `conv_general_dilated` in the place of `jax.lax.conv_general_dilated`, for the whole process.
 
-    From then on Flax's ``linen``, Haiku, `jax.scipy.signal`, `jax.numpy.convolve` and `jax.lax`'s other
+    From then on Flax's layers, Equinox's, Haiku's, `jax.scipy.signal`, `jax.numpy.convolve` and `jax.lax`'s other
     convolutions, such as `jax.lax.conv_transpose`, run on jaxbn's maps when they are called, with jaxbn's gradients. It
     clears JAX's caches, so that functions that are compiled already are compiled again. A second call does nothing.
 
-    Not reached are the layers of ``flax.nnx`` that exist already, because each holds JAX's function as an attribute;
-    whatever else holds it under another name; and programs that are compiled by hand or exported. Operands of integers,
-    more than three spatial axes and ``out_sharding`` are left to JAX.
+    Not reached are the layers of ``flax.nnx`` that exist already, because each holds JAX's function as an attribute
+    (`jaxbn.nnx.swap` changes them); whatever else holds it under another name; and programs that are compiled by hand
+    or exported. Operands of integers, more than three spatial axes and ``out_sharding`` are left to JAX.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -62,4 +62,7 @@ def _replace(function: Callable[..., Any]) -> None:
         is_another_s = isinstance(module, ModuleType) and module.__name__.partition(".")[0] != "jaxbn"
         if is_another_s and vars(module).get("conv_general_dilated") is current:
             vars(module)["conv_general_dilated"] = function
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is not None:  # Its layers get JAX's function as the default of an argument.
+        nnx.Conv.__init__.__kwdefaults__["conv_general_dilated"] = function
     jax.clear_caches()

@@ -412,8 +412,8 @@ def test_what_haiku_refuses_is_refused(case: str) -> None:
     [
         (
             lambda: jaxbn.haiku.BatchNorm(*AFFINE, axis=[0], unbiased=True)(*X_AND_TRAINING),
-            "BatchNorm: `inputs` has dtype float64 and shape (4, 5, 3), and `axis` is [0]; with `unbiased=True` they must "
-            "be real floating numbers, and `axis` None or all axes but one, from 0",
+            "BatchNorm: `inputs` has dtype float64 and shape (4, 5, 3), and `axis` is [0]; with `unbiased=True` they "
+            "must be real floating numbers, and `axis` None or all axes but one, from 0",
         ),
         (
             lambda: jaxbn.haiku.BatchNorm(*AFFINE)(*X_AND_TRAINING, residual=jnp.ones((4, 5, 1))),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 import jaxbn
@@ -112,3 +113,15 @@ def test_who_imported_a_function_by_name_keeps_it(monkeypatch: pytest.MonkeyPatc
     jaxbn.unpatch_jax()
     assert (during, vars(of_jax)["conv_general_dilated"]) == (stand_in, LAX)
     assert vars(of_jaxbn)["conv_general_dilated"] is jaxbn.conv_general_dilated
+
+
+def test_flaxs_layers_that_are_made_meanwhile() -> None:
+    """Flax keeps the function as the default of an argument."""
+    make = partial(nnx.Conv, 3, 4, (3,), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    before = make()
+    jaxbn.patch_jax()
+    during = make()
+    jaxbn.unpatch_jax()
+    functions = [layer.conv_general_dilated for layer in (before, during, make())]
+    assert functions == [LAX, stand_in, LAX]
+    assert "convolve[" in primitives(during, (draw(2, 5, 3),))
