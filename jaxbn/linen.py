@@ -19,6 +19,7 @@ from jaxbn._norm.running import RunningStats
 
 try:
     from flax import linen as nn
+    from flax.linen.dtypes import canonicalize_dtype
 except ImportError:
     raise ImportError("jaxbn.linen: Flax is not installed; pip install flax") from None
 
@@ -62,7 +63,8 @@ class ConvTranspose(nn.ConvTranspose):
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         kernel = kernel if self.mask is None else kernel * self.mask
-        return transposed_convolution(self, *self.promote_dtype(inputs, kernel, bias, dtype=self.dtype))
+        operands: Any = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        return transposed_convolution(self, *operands)
 
 
 class BatchNorm(nn.BatchNorm):
@@ -123,7 +125,7 @@ class BatchNorm(nn.BatchNorm):
             gamma,
             beta,
             running,
-            dtype=nn.dtypes.canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
+            dtype=canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
             axis=self.axis,
             axis_name=None if self.is_initializing() else self.axis_name,
             use_running_average=use_running_average,

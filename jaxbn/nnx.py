@@ -93,9 +93,8 @@ class BatchNorm(nnx.BatchNorm):
             use_running_average = self.use_running_average
         if use_running_average is None:
             raise ValueError("BatchNorm: `use_running_average` is None; it must be True or False, here or in the layer")
-        mean, var, gamma, beta, updates = (
-            None if each is None else each[...] for each in (self.mean, self.var, self.scale, self.bias, self.updates)
-        )
+        mean, var = self.mean[...], self.var[...]
+        gamma, beta, updates = (None if each is None else each[...] for each in (self.scale, self.bias, self.updates))
         x, *_ = self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)
         y, new = normalise(
             self,

@@ -23,18 +23,12 @@ LAYERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
         {"features": 6, "kernel_size": 3, "feature_group_count": 2, "padding": [(2, 0)], "use_bias": False},
         (2, 7, 4),
     ),
-    "Conv, circular": ("Conv", {"features": 2, "kernel_size": (3, 2), "padding": "CIRCULAR"}, (2, 6, 5, 3)),
     "Conv, masked, no batch": ("Conv", {"features": 3, "kernel_size": (2,), "mask": MASK}, (6, 2)),
     "ConvTranspose": ("ConvTranspose", {"features": 4, "kernel_size": (3, 2), "strides": (2, 1)}, (2, 4, 5, 3)),
-    "ConvTranspose, valid": (
+    "ConvTranspose, pairs, masked, no batch": (
         "ConvTranspose",
-        {"features": 4, "kernel_size": (2, 3), "strides": (1, 2), "padding": "VALID", "use_bias": False},
-        (2, 4, 5, 3),
-    ),
-    "ConvTranspose, pairs, no batch": (
-        "ConvTranspose",
-        {"features": 4, "kernel_size": (3, 2), "strides": (2, 2), "padding": ((1, 2), (0, 1))},
-        (4, 5, 3),
+        {"features": 3, "kernel_size": (2,), "strides": (2,), "padding": ((1, 2),), "mask": MASK},
+        (4, 2),
     ),
     "ConvTranspose, its kernel transposed": (
         "ConvTranspose",
@@ -46,11 +40,13 @@ LAYERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
         {"features": 4, "kernel_size": (3, 3), "strides": (2, 2), "padding": "CIRCULAR"},
         (2, 4, 5, 3),
     ),
-    "ConvTranspose, masked": ("ConvTranspose", {"features": 3, "kernel_size": (2,), "mask": MASK}, (2, 4, 2)),
     "BatchNorm": ("BatchNorm", {"momentum": 0.7}, (4, 5, 3)),
     "BatchNorm, axis": ("BatchNorm", {"axis": 1, "epsilon": 1e-2, "use_bias": False}, (4, 5, 3)),
-    "BatchNorm, slow variance": ("BatchNorm", {"use_fast_variance": False, "use_scale": False}, (4, 5, 3)),
-    "BatchNorm, statistics in the parameters' dtype": ("BatchNorm", {"force_float32_reductions": False}, (4, 5, 3)),
+    "BatchNorm, statistics in the parameters' dtype": (
+        "BatchNorm",
+        {"force_float32_reductions": False, "use_fast_variance": False, "use_scale": False},
+        (4, 5, 3),
+    ),
 }
 
 
@@ -63,17 +59,17 @@ def in_float64(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
 
 
-def made(library: Any, kind: str, **fields: Any) -> tuple[nn.Module, dict[str, Any]]:
+def made(library: Any, kind: str, **fields: Any) -> tuple[Any, dict[str, Any]]:
     """The layer, and what its calls need in training."""
     statistics = {"use_running_average": False} if kind == "BatchNorm" else {}
     return getattr(library, kind)(**{**FLOAT64, **fields}), statistics
 
 
-def initial(layer: nn.Module, x: jax.Array, statistics: dict[str, Any]) -> Any:
+def initial(layer: Any, x: jax.Array, statistics: dict[str, Any]) -> Any:
     return {"params": {}} | layer.init(jax.random.key(0), x, **statistics)
 
 
-def trained(layer: nn.Module, variables: Any, x: jax.Array, statistics: dict[str, Any], **options: Any) -> Any:
+def trained(layer: Any, variables: Any, x: jax.Array, statistics: dict[str, Any], **options: Any) -> Any:
     """What each of five steps computes, what inference does after them, and the variables."""
     apply = partial(layer.apply, mutable=["batch_stats"])
     weights = jax.random.normal(jax.random.key(1), jax.eval_shape(partial(apply, **statistics), variables, x)[0].shape)
@@ -134,7 +130,7 @@ def test_mixed_dtypes_come_out_as_flaxs(dtype: Any, of_layer: Any) -> None:
             outputs.append(layer.init_with_output(jax.random.key(0), x, **statistics))
         (y, variables), (want, their_variables) = outputs
         assert jax.tree.map(jnp.result_type, (y, variables)) == jax.tree.map(jnp.result_type, (want, their_variables))
-        np.testing.assert_allclose(*(np.asarray(each, np.complex64) for each in (y, want)), atol=0.05)
+        np.testing.assert_allclose(np.asarray(y, np.complex64), np.asarray(want, np.complex64), atol=0.05)
 
 
 def test_statistics_over_a_named_axis_of_eight_devices() -> None:

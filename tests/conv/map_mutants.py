@@ -203,8 +203,8 @@ MAPS = [
     Mutant(
         "vmap: batch axis of the left operand reversed",
         "_conv.primitives",
-        "jnp.moveaxis(left, left_axis, both)",
-        "jnp.moveaxis(left, left_axis, both)[::-1]",
+        "_batch_images(map_, jnp.moveaxis(left, left_axis, 0),",
+        "_batch_images(map_, jnp.moveaxis(left, left_axis, 0)[::-1],",
         PLAIN,
         "only under vmap",
         ("vmap of the pullback",),

@@ -28,7 +28,9 @@ README = Path(__file__).parents[2] / "README.md"
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings_run(module: str) -> None:
-    assert doctest.testmod(importlib.import_module(module)).failed == 0
+    """With JAX's own settings of promotion, on which the layers of other libraries rely."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 def test_submodules_are_loaded_when_first_asked_for() -> None:

@@ -18,7 +18,7 @@ import pytest
 from jaxbn.testing import VjpMismatch
 from tests.support.compiled import environment_without_effort
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1]
 PROGRAM = EXAMPLES / "add_layers_to_a_model.py"
 
 

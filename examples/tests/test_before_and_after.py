@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1]
 
 
 @pytest.fixture

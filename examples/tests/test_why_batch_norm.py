@@ -22,7 +22,7 @@ from examples import digits
 from examples.digits import Digits
 from jaxbn import cnn
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1]
 pytestmark = pytest.mark.optimised  # the runs take longer than what is saved by compiling them quickly
 
 CONFIG = cnn.CNNConfig(features=(8, 16, 32), dtype=jnp.float64)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1]
 MODULES = ("from_pytorch", "from_pytorch_results")
 WIDTHS = (4, 5, 6, 7)
 
