@@ -2,10 +2,12 @@
 
     python -m benchmarks.bridges
     python -m benchmarks.bridges --only Equinox
+    python -m benchmarks.bridges --draw    # the picture alone, from the results that are there
 
 A ratio is the time before divided by the time after. ``patch_jax`` is called before a model is made; ``layers`` means
 jaxbn's layers in the place of the library's: by ``swap``, or by another import in linen and Haiku. Both programs are
-compiled and take turns. The results are written to a file for each version of JAX. It needs Flax, Equinox and Haiku.
+compiled and take turns. Where PyTorch is installed, its time divided by that after is given too. The results are
+written to a file for each version of JAX. It needs Flax, Equinox and Haiku.
 """
 
 import argparse
@@ -35,7 +37,10 @@ import jaxbn.haiku
 import jaxbn.linen
 import jaxbn.nnx
 from benchmarks import report
-from benchmarks.measure import Effort, Program, medians
+from benchmarks.bridges_torch import torch_runs
+from benchmarks.measure import Effort, Program, Run, medians
+from benchmarks.peers import torch_is_installed
+from benchmarks.picture import draw_before_and_after
 
 EFFORT = Effort(15, 2.0)
 TURNS = 3
@@ -226,25 +231,43 @@ def rows() -> Iterator[Row]:
         yield Row("border beside jnp.pad", mode, "padding_mode", partial(make, True), partial(make, False))
 
 
-def measure(row: Row) -> dict[str, Any]:
+def measure(row: Row, torch: Callable[[], Run] | None = None) -> dict[str, Any]:
+    """The medians of three turns; PyTorch has turns of its own, because its threads outlive a call."""
     runs = [row.before(), row.after()]
     turns = [medians(runs, EFFORT) for _ in range(TURNS)]
     before, after = (1e3 * median(times) for times in zip(*turns, strict=True))
     ratio = median(one / other for one, other in turns)
     facts = {"group": row.group, "case": row.case, "after": row.after_what, "floor": row.floor}
-    return facts | {"milliseconds_before": before, "milliseconds_after": after, "ratio": ratio}
+    facts |= {"milliseconds_before": before, "milliseconds_after": after, "ratio": ratio}
+    if torch is None:
+        return facts
+    run = torch()
+    return facts | {"torch": median(medians([run], EFFORT)[0] / medians(runs[1:], EFFORT)[0] for _ in range(TURNS))}
+
+
+def draw_picture(document: dict[str, Any], path: Path) -> None:
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if name != "jaxlib")
+    note = f"{document['command']}, {document['date'][:10]}; {document['cpu']}, {document['cores']} cores; {versions}"
+    draw_before_and_after(document["results"], note, path)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bridges")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only the rows whose group or case contains it")
-    only = parser.parse_args().only
+    parser.add_argument("--draw", action="store_true", help="only draw the picture of the results that are there")
+    options = parser.parse_args()
+    only, path = options.only, Path("benchmarks/results") / f"bridges-{jax.__version__}.json"
+    if options.draw:
+        draw_picture(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
+        return 0
     chosen = [row for row in rows() if only in f"{row.group}, {row.case}"]
-    results = [measure(row) for row in tqdm(chosen, unit="row", dynamic_ncols=True)]
+    torch = torch_runs() if torch_is_installed() else {}
+    results = [measure(row, torch.get(row.case)) for row in tqdm(chosen, unit="row", dynamic_ncols=True)]
     for each in results:
         times = f"{each['milliseconds_before']:9.2f} ms → {each['milliseconds_after']:8.2f} ms {each['ratio']:7.2f}"
         mark = "  below" if each["ratio"] < (each["floor"] or 0) else ""
-        print(f"{each['group']:22} {each['case']:10} {each['after']:12} {times}{mark}")
+        torch_ratio = f"{each['torch']:8.2f}" if "torch" in each else ""
+        print(f"{each['group']:22} {each['case']:10} {each['after']:12} {times}{mark} {torch_ratio}".rstrip())
     if not only:
         document = {
             "command": "python -m benchmarks.bridges",
@@ -255,8 +278,8 @@ def main() -> int:
             "versions": {"python": platform.python_version()} | report.versions(),
             "results": results,
         }
-        path = Path("benchmarks/results") / f"bridges-{jax.__version__}.json"
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        draw_picture(document, path.with_suffix(".png"))
     return 1 if any(each["ratio"] < (each["floor"] or 0) for each in results) else 0
 
 
