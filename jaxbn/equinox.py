@@ -18,9 +18,9 @@ from jax import lax
 
 from jaxbn._conv.conv import conv
 from jaxbn._conv.general import conv_general_dilated
-from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.inference import batch_norm_act_inference
+from jaxbn._norm.running import average, unbiased_variance
 from jaxbn._norm.statistics import Moments
 from jaxbn._swap import SwapReport
 
@@ -132,7 +132,7 @@ def _with_bias(layer: Any, y: jax.Array) -> jax.Array:
 
 
 class BatchNorm(eqx.nn.BatchNorm):
-    """``eqx.nn.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
+    """``eqx.nn.BatchNorm``, computed by `jaxbn.batch_norm` and `jaxbn.batch_norm_act_inference`.
 
     Args:
         *args, **kwargs: Equinox's arguments. With ``momentum=None`` all batches have the same weight in the averages.
@@ -171,27 +171,11 @@ class BatchNorm(eqx.nn.BatchNorm):
         """Normalises as Equinox does. ``residual`` is added before the activation."""
         if self.inference if inference is None else inference:
             return self._by_averages(x, residual, state), state
-        names = tuple(self.axis_name) if isinstance(self.axis_name, (list, tuple)) else (self.axis_name,)
-        lax.axis_size(names)  # A name that is not bound is a NameError, as in Equinox.
+        moments = _moments(x, self.axis_name)
+        state = self._update(state, moments)
         if self.mode == "ema":
-            state = self._update(state, _moments(x, names))
             return self._by_averages(x, residual, state), state
-        x, residual = self._promoted(x, residual)
-        if _are_of_both_kinds(names):
-            moments = _moments(x, names)
-            y = self._normalised(x, residual, moments.mean, moments.var)
-        else:
-            y, moments = batch_norm_act(
-                x,
-                self.weight,
-                self.bias,
-                self.activation,
-                residual=residual,
-                axis=0,
-                epsilon=self.eps,
-                axis_name=names,
-            )
-        return y, self._update(state, moments)
+        return self._normalised(*self._promoted(x, residual), moments.mean, moments.var), state
 
     def _by_averages(self, x: jax.Array, residual: jax.Array | None, state: eqx.nn.State) -> jax.Array:
         mean, var = self._averages(state)
@@ -219,12 +203,9 @@ class BatchNorm(eqx.nn.BatchNorm):
 
     def _update(self, state: eqx.nn.State, moments: Moments) -> eqx.nn.State:
         """The state with the averages and what counts the batches brought up to date."""
-        mean, var, count = moments
-        if self.unbiased:
-            values = count.astype(var.dtype)
-            var = var * values / jnp.maximum(values - 1, 1)
+        mean, var = moments.mean, unbiased_variance(moments) if self.unbiased else moments.var
         weight, state = self._next_weight(state)
-        averages = (_average(*pair, weight) for pair in zip(state.get(self._averages_index), (mean, var), strict=True))
+        averages = (average(*pair, weight) for pair in zip(state.get(self._averages_index), (mean, var), strict=True))
         return state.set(self._averages_index, tuple(averages))
 
     def _next_weight(self, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
@@ -245,30 +226,15 @@ class BatchNorm(eqx.nn.BatchNorm):
         return self.ema_state_index if self.mode == "ema" else self.batch_state_index
 
 
-def _moments(x: jax.Array, names: tuple[Any, ...]) -> Moments:
-    """The moments over the examples and the axes of these names."""
-    if not _are_of_both_kinds(names):
-        return batch_norm(x, axis=0, axis_name=names)[1]
-    devices = tuple(name for name in names if name in _device_axes())
-    mean, var, count = _moments(x, tuple(name for name in names if name not in devices))
-    total_mean = lax.pmean(mean, devices)  # Every device has as many examples as another.
-    total_var = lax.pmean(var + jnp.square(mean - total_mean), devices)
-    return Moments(total_mean, total_var, lax.psum(count, devices))
+def _moments(x: jax.Array, names: Any) -> Moments:
+    """The moments over the examples and the axes of these names, along each of which every part has as many values.
 
-
-def _are_of_both_kinds(names: tuple[Any, ...]) -> bool:
-    """Whether some are of `jax.vmap` and others of devices, which `jaxbn.batch_norm` does not take together."""
-    return 0 < len(_device_axes().intersection(names)) < len(names)
-
-
-def _device_axes() -> frozenset[Any]:
-    return frozenset(jax.sharding.get_abstract_mesh().manual_axes)
-
-
-def _average(old: jax.Array, new: jax.Array, weight: Any) -> jax.Array:
-    dtype = jnp.promote_types(old.dtype, new.dtype)
-    weight = jnp.asarray(weight, dtype)
-    return ((1 - weight) * old.astype(dtype) + weight * new.astype(dtype)).astype(old.dtype)
+    The collectives are outside of `jaxbn.batch_norm`'s rule, because JAX differentiates what is inside `jax.jit` or
+    `jax.checkpoint` when the names of `jax.vmap` are no longer bound.
+    """
+    mean, var, count = (x, jnp.zeros_like(x), jnp.ones_like(x, jnp.int32)) if x.ndim == 1 else batch_norm(x, axis=0)[1]
+    total_mean = lax.pmean(mean, names)
+    return Moments(total_mean, lax.pmean(var + jnp.square(mean - total_mean), names), lax.psum(count, names))
 
 
 SWAPS: dict[type, type] = {

@@ -111,19 +111,26 @@ def update_running_stats(
                 f"update_running_stats: `running.{name}` has shape {vector.shape}, `moments.mean` has "
                 f"{moments.mean.shape}; they must have the same number of channels"
             )
-    mean, var, count = jax.lax.stop_gradient(moments)
-    if unbiased:
-        m = count.astype(var.dtype)
-        var = var * (m / jnp.maximum(m - 1, 1))
+    moments = jax.lax.stop_gradient(moments)
+    mean, count = moments.mean, moments.count
+    var = unbiased_variance(moments) if unbiased else moments.var
     updates = running.updates + 1
-    weight = 1 / updates.astype(var.dtype) if momentum is None else jnp.asarray(momentum, var.dtype)
-    new = RunningStats(_average(running.mean, mean, weight), _average(running.var, var, weight), updates)
+    weight = 1 / updates.astype(var.dtype) if momentum is None else momentum
+    new = RunningStats(average(running.mean, mean, weight), average(running.var, var, weight), updates)
     return RunningStats(*(jnp.where(count > 1, *pair) for pair in zip(new, running, strict=True)))
 
 
-def _average(old: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
+def unbiased_variance(moments: Moments) -> jax.Array:
+    """``σ² · m / (m − 1)``, and σ² itself of a single value."""
+    m = moments.count.astype(moments.var.dtype)
+    return moments.var * (m / jnp.maximum(m - 1, 1))
+
+
+def average(old: jax.Array, new: jax.Array, weight: Any) -> jax.Array:
+    """``(1 − weight) · old + weight · new`` in the dtype of ``old``."""
     dtype = max(old.dtype, new.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
-    return ((1 - weight).astype(dtype) * old.astype(dtype) + weight.astype(dtype) * new.astype(dtype)).astype(old.dtype)
+    weight = jnp.asarray(weight, dtype)
+    return ((1 - weight) * old.astype(dtype) + weight * new.astype(dtype)).astype(old.dtype)
 
 
 def _as_momentum(momentum: Any) -> float | None:

@@ -190,7 +190,8 @@ def test_a_batch_is_one_convolution_and_one_kernel_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Conv2d", "Conv1d, circular", "BatchNorm", "BatchNorm, ema"])
 def test_no_more_is_saved_than_by_equinox(name: str) -> None:
-    x = draw((64, *LAYERS[name][1]))
+    channels, *image = LAYERS[name][1]
+    x = draw((16, channels, *(4 * side for side in image)))
 
     def saved(layer: Any, state: Any) -> Any:
         parameters, rest = eqx.partition(layer, eqx.is_inexact_array)
@@ -203,6 +204,20 @@ def test_no_more_is_saved_than_by_equinox(name: str) -> None:
     theirs, ours = (saved(*each) for each in pair(name))
     assert sum(ours) < sum(theirs) or (name == "Conv2d" and sum(ours) == sum(theirs))
     assert ours.added < x.nbytes / 2 or name in CONVS
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "BatchNorm, channels alone", "BatchNorm, ema"])
+def test_gradients_are_taken_from_outside_of_jit_and_checkpoint(name: str) -> None:
+    """Where the name of the axis is no longer bound when JAX differentiates."""
+    layer, state = pair(name)[1]
+    x = draw((BATCH, *LAYERS[name][1]))
+
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.sum(of_batch(layer, state, x)[0] ** 3)
+
+    want = jax.jit(jax.grad(loss))(x)
+    for around in (jax.jit, jax.checkpoint):
+        assert_close(jax.grad(around(loss))(x), want, 1e-12)
 
 
 @pytest.mark.parametrize("mode", ["batch", "ema"])
@@ -511,5 +526,5 @@ def test_complex_numbers_and_four_axes_are_left_to_jax() -> None:
 
 def test_a_batch_norm_of_complex_numbers() -> None:
     _, (layer, state) = pair("BatchNorm")
-    with pytest.raises(TypeError, match=r"^batch_norm_act: `x` has dtype complex128; it must be"):
+    with pytest.raises(TypeError, match=r"^batch_norm: `x` has dtype complex128; it must be"):
         of_batch(layer, state, jnp.ones((5, 3, 4), complex))
