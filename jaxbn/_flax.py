@@ -10,17 +10,18 @@ from jaxbn._conv.general import lax_style_conv_transpose
 from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.inference import batch_norm_act_inference
-from jaxbn._norm.running import RunningStats, update_running_stats
+from jaxbn._norm.running import RunningStats, average, unbiased_variance
+from jaxbn._norm.statistics import Moments
 
 
 def is_left_to_flax(layer: Any, kernel_shape: tuple[int, ...]) -> bool:
-    """A transposed convolution with circular padding, or with a mask of a wrong shape, which Flax refuses."""
+    """Whether Flax's own code must compute a transposed convolution: circular padding, or a mask that Flax refuses."""
     is_circular = isinstance(layer.padding, str) and layer.padding not in ("SAME", "VALID")
     return is_circular or (layer.mask is not None and layer.mask.shape != kernel_shape)
 
 
 def transposed_convolution(layer: Any, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """Of operands of one dtype, by the strides, dilation, padding and precision of the layer."""
+    """The transposed convolution of a layer. The operands have one dtype."""
     spatial = kernel.ndim - 2
     batch, image = x.shape[: -spatial - 1], x.shape[-spatial - 1 :]
     y = lax_style_conv_transpose(
@@ -37,10 +38,15 @@ def transposed_convolution(layer: Any, x: jax.Array, kernel: jax.Array, bias: ja
     return y.reshape(*batch, *y.shape[1:])
 
 
-def is_complex(layer: Any, x: Any) -> bool:
-    """Complex numbers are left to Flax, unless the layer has options that Flax does not have."""
-    is_flaxs = layer.activation is None and layer.momentum is not None and not layer.unbiased
-    return jnp.iscomplexobj(x) and is_flaxs
+def is_normalised_by_flax(layer: Any, x: Any, *, axis_name: Any, residual: Any) -> bool:
+    """Whether Flax's own code must normalise: complex numbers, no entries, several axes or none of a batch.
+
+    A layer with options that Flax does not have gets jaxbn's error then.
+    """
+    has_options = residual is not None or layer.activation is not None or layer.unbiased or layer.momentum is None
+    is_one_example = jnp.ndim(x) == 1 and axis_name is None
+    is_other = not isinstance(layer.axis, (int, np.integer)) or jnp.size(x) == 0
+    return not has_options and (jnp.iscomplexobj(x) or is_one_example or is_other)
 
 
 def normalise(
@@ -59,7 +65,7 @@ def normalise(
 ) -> tuple[jax.Array, RunningStats]:
     """The output of a layer of batch norm in ``dtype``, and the running statistics after it.
 
-    As in Flax, ``x`` is not rounded to a narrower ``dtype`` before it is normalised.
+    ``x`` is normalised in its own dtype or in ``dtype``, whichever is wider.
     """
     x = x.astype(jnp.promote_types(x.dtype, dtype))
     residual = None if residual is None else residual.astype(x.dtype)
@@ -72,13 +78,20 @@ def normalise(
             if mask is None
             else batch_norm(x, **common, **devices, where=mask)
         )
-        momentum = None if layer.momentum is None else 1 - layer.momentum
-        running = update_running_stats(running, moments, momentum=momentum, unbiased=layer.unbiased)
+        running = _with_batch(layer, running, jax.lax.stop_gradient(moments))
         if mask is None:
             return y.astype(dtype), running
         mean, var, _ = moments  # Flax normalises the entries under the mask too.
     y = batch_norm_act_inference(x, mean, var, gamma, beta, layer.activation, residual=residual, **common)
     return y.astype(dtype), running
+
+
+def _with_batch(layer: Any, running: RunningStats, moments: Moments) -> RunningStats:
+    """The running averages after a batch, as Flax updates them: also by a batch of one value."""
+    updates = running.updates + 1
+    weight = 1 / updates.astype(moments.mean.dtype) if layer.momentum is None else 1 - layer.momentum
+    var = unbiased_variance(moments) if layer.unbiased else moments.var
+    return RunningStats(average(running.mean, moments.mean, weight), average(running.var, var, weight), updates)
 
 
 def _per_axis(value: Any, spatial: int) -> tuple[Any, ...]:

@@ -134,6 +134,8 @@ def _with_bias(layer: Any, y: jax.Array) -> jax.Array:
 class BatchNorm(eqx.nn.BatchNorm):
     """``eqx.nn.BatchNorm``, computed by `jaxbn.batch_norm` and `jaxbn.batch_norm_act_inference`.
 
+    Forward mode (`jax.jvp`) does not go through the layer.
+
     Args:
         *args, **kwargs: Equinox's arguments. With ``momentum=None`` all batches have the same weight in the averages.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`. It may be a module with parameters.
@@ -254,9 +256,9 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
     """Makes a copy of an Equinox model whose convolutions and batch norms compute by jaxbn.
 
     The copy has the same arrays, in the same order, and the same indices of its state, so that the ``eqx.nn.State`` of
-    ``model`` goes on working. An optimizer's state is a tree of the same layers: swap it too, or make it after the
-    swap. A layer that is in ``model`` twice becomes one layer. Layers inside functions and in static fields are not
-    found.
+    ``model`` goes on working. The state of an optimizer that was made before contains the old classes: call `swap` on
+    it too. A layer that is in ``model`` twice becomes one layer. Layers in static fields and inside functions, such as
+    `functools.partial`, are not found.
 
     Args:
         model: The model, a single layer, or any pytree of them.
@@ -292,7 +294,7 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
         if isinstance(node, tuple(SWAPS.values())):
             left[name] = "which computes by jaxbn already"
         elif isinstance(node, tuple(SWAPS)):
-            left[name] = f"a {type(node).__name__}, which may compute in its own way"
+            left[name] = f"a {type(node).__name__}; derive it from jaxbn's layer, and it computes by jaxbn"
         children, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda each: each is not node)
         if any(child is node for _, child in children):  # a leaf
             return node

@@ -5,8 +5,8 @@
     hk_jaxbn.BatchNorm(True, True, 0.9, activation=jax.nn.relu)
 
 The modules are subclasses of Haiku's, with its constructors, default names, parameters and state, so that checkpoints
-of the one load into the other. A policy of ``hk.mixed_precision`` belongs to one class: set it for the class that is
-used, ``hk_jaxbn.Conv2D``. Haiku must be installed (``pip install dm-haiku``).
+of the one load into the other. Set policies of ``hk.mixed_precision`` for jaxbn's classes; one that is set for
+``hk.Conv2D`` does not apply to them. Haiku must be installed (``pip install dm-haiku``).
 """
 
 import inspect
@@ -17,12 +17,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxbn._channels import along_axis, widened
 from jaxbn._conv.general import conv_general_dilated, lax_style_conv_transpose
 from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.inference import batch_norm_act_inference
-from jaxbn._norm.statistics import Moments
+from jaxbn._norm.running import unbiased_variance
 
 try:
     import haiku as hk
@@ -44,7 +45,9 @@ __all__ = [
     "DepthwiseConv3D",
 ]
 
-_LAX = SimpleNamespace(conv_general_dilated=conv_general_dilated, conv_transpose=lax_style_conv_transpose)
+_LAX = SimpleNamespace(
+    **{**vars(lax), "conv_general_dilated": conv_general_dilated, "conv_transpose": lax_style_conv_transpose}
+)
 
 
 def _by_jaxbn(method: Any) -> Any:
@@ -121,12 +124,12 @@ class DepthwiseConv3D(hk.DepthwiseConv3D):
 class BatchNorm(hk.BatchNorm):
     """``hk.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    If ``axis`` keeps more than one axis or has negative entries, or ``inputs`` are not real floating numbers, Haiku's
-    own code normalises.
+    If ``axis`` keeps more than one axis or has negative entries, or ``inputs`` are empty, one example or no real
+    floating numbers, Haiku's own code normalises. Forward mode (`jax.jvp`) does not go through the layer.
 
     Args:
         *args, **kwargs: Haiku's arguments. ``decay_rate=None`` gives all batches the same weight in the running
-            averages; Haiku's ``BatchNorm`` can read them in inference.
+            averages. Haiku's ``BatchNorm`` can use these averages in inference.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`.
         unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Haiku's are biased.
 
@@ -207,7 +210,8 @@ class BatchNorm(hk.BatchNorm):
 def _channel_axis(layer: BatchNorm, inputs: jax.Array) -> int | None:
     """The only axis that the statistics are not taken over; None for what `jaxbn.batch_norm` does not normalise."""
     rank = inputs.ndim
-    if rank == 0 or not jnp.issubdtype(inputs.dtype, jnp.floating):
+    is_one_example = rank == 1 and not layer.cross_replica_axis
+    if rank == 0 or is_one_example or inputs.size == 0 or not jnp.issubdtype(inputs.dtype, jnp.floating):
         return None
     if layer.axis is None:
         return layer.channel_index % rank
@@ -236,15 +240,10 @@ def _normalise(
     names, groups = layer.cross_replica_axis or None, layer.cross_replica_axis_index_groups
     y, moments = batch_norm_act(x, gamma, beta, activation, axis_name=names, axis_index_groups=groups, **common)
     if is_training:
-        var = _unbiased_variance(moments) if layer.unbiased else moments.var
+        var = unbiased_variance(moments) if layer.unbiased else moments.var
         layer.mean_ema(along_axis(moments.mean, x.ndim, axis).astype(dtype))
         layer.var_ema(along_axis(var, x.ndim, axis).astype(dtype))
     return y
-
-
-def _unbiased_variance(moments: Moments) -> jax.Array:
-    m = moments.count.astype(moments.var.dtype)
-    return moments.var * (m / jnp.maximum(m - 1, 1))
 
 
 def _finish(layer: BatchNorm, y: jax.Array, residual: jax.Array | None) -> jax.Array:

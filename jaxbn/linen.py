@@ -7,6 +7,7 @@ into the other. Batch norm follows Flax's running averages; ``use_fast_variance`
 because jaxbn's variance is accurate and fast. Flax must be installed (``pip install flax``).
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbn._conv.general import conv_general_dilated
-from jaxbn._flax import is_complex, is_left_to_flax, normalise, transposed_convolution
+from jaxbn._flax import is_left_to_flax, is_normalised_by_flax, normalise, transposed_convolution
 from jaxbn._norm.running import RunningStats
 
 try:
@@ -43,7 +44,7 @@ class Conv(nn.Conv):
 class ConvTranspose(nn.ConvTranspose):
     """``flax.linen.ConvTranspose``, computed by `jaxbn.conv_general_dilated`. The fields are Flax's.
 
-    With circular padding Flax's own code computes the result.
+    Flax's own code computes circular padding.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -70,7 +71,8 @@ class ConvTranspose(nn.ConvTranspose):
 class BatchNorm(nn.BatchNorm):
     """``flax.linen.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    The fields are Flax's and two more.
+    The fields are Flax's and two more. Complex or empty arrays, several axes of channels and a single example are left
+    to Flax's own code. Forward mode (`jax.jvp`) does not go through the layer.
 
     Attributes:
         momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
@@ -99,17 +101,12 @@ class BatchNorm(nn.BatchNorm):
         mask: jax.Array | None = None,
         residual: jax.Array | None = None,
     ) -> jax.Array:
-        """Normalises as Flax does. ``residual`` is added before the activation.
-
-        Raises:
-            TypeError: ``axis`` is more than one axis.
-        """
-        if residual is None and is_complex(self, x):
+        """Normalises as Flax does. ``residual`` is added before the activation."""
+        axis_name = None if self.is_initializing() else self.axis_name
+        if is_normalised_by_flax(self, x, axis_name=axis_name, residual=residual):
             return super().__call__(x, use_running_average, mask=mask)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        if not isinstance(self.axis, int):
-            raise TypeError(f"BatchNorm: `axis` is {self.axis!r}; it must be an int, the axis of the channels")
-        shape = (x.shape[self.axis],)
+        shape = (x.shape[operator.index(self.axis)],)
         dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
         var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
@@ -126,8 +123,8 @@ class BatchNorm(nn.BatchNorm):
             beta,
             running,
             dtype=canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
-            axis=self.axis,
-            axis_name=None if self.is_initializing() else self.axis_name,
+            axis=operator.index(self.axis),
+            axis_name=axis_name,
             use_running_average=use_running_average,
             mask=mask,
             residual=residual,

@@ -18,15 +18,16 @@ import jax.numpy as jnp
 from jaxbn._conv.general import conv_general_dilated
 from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.patch import stand_in
-from jaxbn._flax import is_complex, is_left_to_flax, normalise, transposed_convolution
+from jaxbn._flax import is_left_to_flax, is_normalised_by_flax, normalise, transposed_convolution
 from jaxbn._norm.running import RunningStats
 from jaxbn._swap import SwapReport
 
 try:
     from flax import nnx
-    from flax.nnx.nn.dtypes import canonicalize_dtype
 except ImportError:
     raise ImportError("jaxbn.nnx: Flax is not installed; pip install flax") from None
+
+from flax.nnx.nn.dtypes import canonicalize_dtype
 
 __all__ = ["BatchNorm", "Conv", "ConvTranspose", "SwapReport", "swap"]
 
@@ -41,7 +42,7 @@ class Conv(nnx.Conv):
 class ConvTranspose(nnx.ConvTranspose):
     """``nnx.ConvTranspose``, computed by `jaxbn.conv_general_dilated`. The arguments are Flax's.
 
-    With circular padding Flax's own code computes the result, and a mask of the wrong shape is left to it to refuse.
+    Flax's own code computes circular padding, and raises its error for a mask of the wrong shape.
     """
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -55,8 +56,11 @@ class ConvTranspose(nnx.ConvTranspose):
 class BatchNorm(nnx.BatchNorm):
     """``nnx.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
+    Complex or empty arrays and a single example are left to Flax's own code. Forward mode (`jax.jvp`) does not go
+    through the layer.
+
     Args:
-        *args, **kwargs: Flax's arguments.
+        num_features, **kwargs: Flax's arguments.
         momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
             number is kept in ``updates`` beside the statistics.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`.
@@ -68,14 +72,14 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(
         self,
         num_features: int,
-        *args: Any,
+        *,
         momentum: float | None = 0.99,
         activation: Callable[[Any], jax.Array] | None = None,
         unbiased: bool = False,
         **kwargs: Any,
     ):
-        super().__init__(num_features, *args, **kwargs)
-        self.momentum, self.activation, self.unbiased = momentum, activation, unbiased
+        super().__init__(num_features, momentum=momentum, **kwargs)  # pyright: ignore[reportArgumentType]
+        self.activation, self.unbiased = activation, unbiased
         self.updates = nnx.BatchStat(jnp.zeros(num_features, jnp.int32)) if momentum is None else None
 
     def __call__(
@@ -87,22 +91,26 @@ class BatchNorm(nnx.BatchNorm):
         residual: jax.Array | None = None,
     ) -> jax.Array:
         """Normalises as Flax does. ``residual`` is added before the activation."""
-        if residual is None and is_complex(self, x):
+        if is_normalised_by_flax(self, x, axis_name=self.axis_name, residual=residual):
             return super().__call__(x, use_running_average, mask=mask)
         if use_running_average is None:
             use_running_average = self.use_running_average
         if use_running_average is None:
             raise ValueError("BatchNorm: `use_running_average` is None; it must be True or False, here or in the layer")
+        if self.momentum is None and self.updates is None:
+            raise ValueError(
+                "BatchNorm: `momentum` was set to None after the layer was made; give it to the constructor"
+            )
         mean, var = self.mean[...], self.var[...]
         gamma, beta, updates = (None if each is None else each[...] for each in (self.scale, self.bias, self.updates))
-        x, *_ = self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)
+        x, _, _, *vectors = self.promote_dtype((x, mean, var, gamma, beta), dtype=self.dtype)
         y, new = normalise(
             self,
             x,
             gamma,
             beta,
             RunningStats(mean, var, jnp.zeros(self.num_features, jnp.int32) if updates is None else updates),
-            dtype=canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
+            dtype=canonicalize_dtype(x, *vectors, dtype=self.dtype),
             axis=self.axis,
             axis_name=self.axis_name,
             use_running_average=use_running_average,
@@ -123,7 +131,8 @@ def swap(model: nnx.Module) -> SwapReport:
     """Makes the convolutions and batch norms of a Flax model compute by jaxbn, in place.
 
     Parameters, statistics and the layers themselves stay the same objects, so that an optimizer that holds them goes
-    on.
+    on. Functions that `jax.jit` compiled with the model in their closure, and methods of layers that were stored, stay
+    as they are: swap first.
 
     Args:
         model: The model, or a single layer.
@@ -143,7 +152,9 @@ def swap(model: nnx.Module) -> SwapReport:
         2 layers compute by jaxbn: layers.0, layers.1
     """
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"swap: `model` is of type {type(model).__name__}; it must be a module of flax.nnx")
+        raise TypeError(
+            f"swap: `model` is of type {type(model).__name__}; it must be a module of flax.nnx, one for each call"
+        )
     replaced, left = [], {}
     for path, layer in nnx.iter_modules(model):
         name = ".".join(map(str, path)) or "the model itself"
@@ -152,7 +163,7 @@ def swap(model: nnx.Module) -> SwapReport:
         elif type(layer) in SWAPS:
             known = (lax_conv_general_dilated, stand_in, conv_general_dilated)
             if isinstance(layer, nnx.Conv) and layer.conv_general_dilated not in known:
-                left[name] = "which has a convolution of its own"
+                left[name] = "its argument `conv_general_dilated` is another function"
                 continue
             layer.__class__ = SWAPS[type(layer)]
             if isinstance(layer, Conv):
@@ -161,7 +172,7 @@ def swap(model: nnx.Module) -> SwapReport:
                 layer.activation, layer.unbiased, layer.updates = None, False, None
             replaced.append(name)
         elif isinstance(layer, tuple(SWAPS)):
-            left[name] = f"a {type(layer).__name__}, which may compute in its own way"
+            left[name] = f"a {type(layer).__name__}; derive it from jaxbn's layer, and it computes by jaxbn"
     if not replaced and not left:
         raise ValueError(
             "swap: `model` has no Conv, ConvTranspose or BatchNorm of flax.nnx; there is nothing to replace"

@@ -43,6 +43,8 @@ def patch_jax() -> None:
 def unpatch_jax() -> None:
     """Takes `patch_jax` back: `jax.lax.conv_general_dilated` is JAX's own again. JAX's caches are cleared.
 
+    Layers of ``flax.nnx`` that were made in between keep jaxbn's.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
         >>> jaxbn.patch_jax()
@@ -62,7 +64,8 @@ def _replace(function: Callable[..., Any]) -> None:
         is_another_s = isinstance(module, ModuleType) and module.__name__.partition(".")[0] != "jaxbn"
         if is_another_s and vars(module).get("conv_general_dilated") is current:
             vars(module)["conv_general_dilated"] = function
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None:  # Its layers get JAX's function as the default of an argument.
-        nnx.Conv.__init__.__kwdefaults__["conv_general_dilated"] = function
+    nnx: Any = sys.modules.get("flax.nnx")
+    defaults = None if nnx is None else nnx.Conv.__init__.__kwdefaults__
+    if defaults and "conv_general_dilated" in defaults:  # Its layers get JAX's function as the default of an argument.
+        defaults["conv_general_dilated"] = function
     jax.clear_caches()

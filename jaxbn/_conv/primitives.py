@@ -12,8 +12,8 @@ computed is decided when the program is lowered, because only then is the platfo
 bookkeeping: a batch axis that the cotangent shares with the other operand is an axis of both, and the result is summed
 over the batch axes that the transposed operand does not have.
 
-A batch axis of images that share their kernel is no batch axis: they become more images. The transposed map is then one
-kernel gradient of all images, and not the sum of one for each.
+Under `jax.vmap` over images with one kernel, the new axis is merged into the images' axis instead. The transposed map
+is then one kernel gradient of all images, and not the sum of one for each.
 """
 
 import sys

@@ -113,7 +113,9 @@ def batch_norm(
             over. Statistics and gradients are then those of the whole batch, even if the mask leaves some devices fewer
             entries than others. They cost one all-gather in the forward pass and one psum in the backward pass. A
             sharded `jit` needs no name, because its functions are given the whole batch. If the loss depends on the
-            moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``.
+            moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``. With an axis of `jax.vmap`, write ``jit(grad(f))``,
+            not ``grad(jit(f))``, and no `jax.checkpoint` around the `jax.vmap`: JAX differentiates them when the name
+            is no longer bound, and raises a NameError.
         axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
             list share their statistics with each other, and not with other devices. ``None`` is one group of all.
         forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the

@@ -200,5 +200,11 @@ def test_what_is_refused() -> None:
             layer, _ = made(library, kind, features=4, kernel_size=(3,), mask=jnp.ones((3, 1, 1)))
             with pytest.raises(ValueError, match="Mask needs to have the same shape as weights"):
                 layer.init(jax.random.key(0), x)
-    with pytest.raises(TypeError, match=r"^BatchNorm: `axis` is \(1, 2\); it must be an int"):
-        made(jaxbn.linen, "BatchNorm", axis=(1, 2))[0].init(jax.random.key(0), x, use_running_average=False)
+
+
+@pytest.mark.parametrize("fields", [{"axis": (1, 2)}, {"axis": np.int64(1)}, {"axis_name": "part"}])
+def test_axes_as_flax_takes_them(fields: dict[str, Any]) -> None:
+    (theirs, statistics), (ours, _) = (made(library, "BatchNorm", **fields) for library in (nn, jaxbn.linen))
+    for x in (jnp.ones(3), draw((4, 5, 3))) if "axis_name" in fields else (draw((4, 5, 3)),):
+        got, want = (layer.init_with_output(jax.random.key(0), x, **statistics) for layer in (ours, theirs))
+        assert_close(got, want, 1e-10)

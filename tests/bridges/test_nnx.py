@@ -213,8 +213,8 @@ def test_swap() -> None:
     assert set(report.replaced) <= {"layers.0", "first", "layers.1", "up"}
     assert len(report.replaced) == 3
     assert report.left == {
-        "other": "which has a convolution of its own",
-        "own": "a Own, which may compute in its own way",
+        "other": "its argument `conv_general_dilated` is another function",
+        "own": "a Own; derive it from jaxbn's layer, and it computes by jaxbn",
     }
     assert swapped.first.kernel is kernel
     assert swapped.layers[0] is swapped.first
@@ -247,6 +247,35 @@ def test_a_mask_of_another_shape_is_refused_as_flax_does(kind: str) -> None:
     layer = getattr(jaxbn.nnx, kind)(3, 4, (3,), mask=jnp.ones((3, 1, 1)), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="Mask needs to have the same shape as weights"):
         layer(jnp.ones((2, 5, 3)))
+
+
+@pytest.mark.parametrize("x", [jnp.zeros((0, 3)), jnp.ones(3)], ids=["empty", "one example"])
+def test_what_flax_alone_normalises(x: jax.Array) -> None:
+    theirs, ours = pair(lambda of: of.BatchNorm(3, **PARAMETERS))
+    assert_close(ours(x), theirs(x), 0)
+
+
+def test_a_batch_of_one_value_is_averaged_too() -> None:
+    theirs, ours = pair(lambda of: of.BatchNorm(3, **PARAMETERS))
+    x = draw((1, 3))
+    assert_close(ours(x), theirs(x), 1e-12)
+    assert_close(nnx.to_pure_dict(nnx.state(ours)), nnx.to_pure_dict(nnx.state(theirs)), 1e-12)
+
+
+def test_a_function_of_the_users_that_promotes() -> None:
+    def promote_dtype(arrays: Any, **_: Any) -> Any:
+        return tuple(None if each is None else each.astype(jnp.float16) for each in arrays)
+
+    for of in (nnx, jaxbn.nnx):
+        layer = of.BatchNorm(3, promote_dtype=promote_dtype, rngs=nnx.Rngs(0))
+        assert layer(draw((4, 3), jnp.float32)).dtype == jnp.float16
+
+
+def test_momentum_is_none_from_the_start_or_not_at_all() -> None:
+    layer = jaxbn.nnx.BatchNorm(3, **PARAMETERS)
+    layer.momentum = None
+    with pytest.raises(ValueError, match=r"^BatchNorm: `momentum` was set to None after"):
+        layer(draw((4, 3)))
 
 
 def test_nobody_says_which_statistics() -> None:
