@@ -2,12 +2,8 @@
 
 from typing import Any
 
-import jax
-
 import jaxbn
 from docs import _site
-
-jax.config.update("jax_platforms", "cpu")  # the examples of the docstrings are not run, but a constant may be an array
 
 project = "jaxbn"
 author = "the authors of jaxbn"

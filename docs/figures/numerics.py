@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -41,8 +42,7 @@ def flax(x: jax.Array) -> Any:
 
 
 def pytorch(x: jax.Array) -> Any:
-    import torch
-
+    torch = import_module("torch")
     channels_first = torch.from_numpy(np.moveaxis(np.array(x), -1, 1).copy())
     y = torch.nn.functional.batch_norm(channels_first, None, None, training=True, eps=EPSILON)
     return np.moveaxis(y.numpy(), 1, -1)
@@ -68,7 +68,7 @@ def measure() -> dict[str, Any]:
             error = float(np.abs(np.asarray(norm(jnp.asarray(x)), np.float64) - exact).max())
             errors[name].append(error if np.isfinite(error) else None)
     for name in ("flax", "torch"):
-        versions[name] = __import__(name).__version__
+        versions[name] = import_module(name).__version__
     return {
         "command": "python -m docs.figures.numerics --measure",
         "versions": versions,

@@ -127,7 +127,7 @@ def test_examples_run() -> None:
 
 def test_the_report_on_the_page_is_the_checkers() -> None:
     (shown,) = re.findall(r"^```text\n(check_custom_vjp of .*?)^```", read(DOCS / "checker.md"), re.M | re.S)
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):  # as outside of the tests
         report = str(check_your_own_layer.check())
     for line in shown.splitlines():
         is_measured = re.match(r"  (worst|error)|\(|  +print", line)  # the last digits are the processor's, times too
