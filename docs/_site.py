@@ -36,6 +36,8 @@ def setup(app: Any) -> None:
     app.connect("source-read", _read_page)
     app.connect("include-read", _read_include)
     app.add_transform(LinkNames)
+    app.add_transform(StripBlankLines)
+    app.connect("viewcode-follow-imported", _follow_import)
     app.add_html_math_renderer("mathml", (_write_inline_math, None), (_write_math_block, None))
 
 
@@ -150,12 +152,34 @@ class LinkNames(SphinxTransform):
             link += literal
 
 
+class StripBlankLines(SphinxTransform):
+    """Removes the blank line at the end of a session, which `doctest` needs before the end of a Markdown block."""
+
+    default_priority = 400
+
+    def apply(self, **kwargs: Any) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            code = block.astext().rstrip()
+            block.rawsource = code
+            block.children = [nodes.Text(code)]
+
+
+def _follow_import(app: Any, module: str, name: str) -> str | None:
+    """Of a class in two modules, one entry links to the source: a source's link back leads to one entry."""
+    return module if (module, name) == ("jaxbn.equinox", "SwapReport") else None
+
+
+def _mathml(formula: str, *, as_block: bool = False) -> str:
+    # An accent gets braces, because docutils would write the subscript after it beneath the letter.
+    return tex2mathml(re.sub(r"\\hat (\w|\\[a-z]+)", r"{\\hat{\1}}", formula), as_block=as_block)
+
+
 def _write_inline_math(translator: Any, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def _write_math_block(translator: Any, node: nodes.math_block) -> None:
-    formula = tex2mathml(node.astext(), as_block=True)
+    formula = _mathml(node.astext(), as_block=True)
     translator.body.append(f'<div class="math-block">{formula}</div>\n')
     raise nodes.SkipNode
