@@ -6,6 +6,7 @@ Formulas are written as MathML, which browsers show without a script.
 """
 
 import ast
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.util.inspect import stringify_signature
 
 import jaxbn
 
@@ -33,6 +35,7 @@ LINK = re.compile(r"\[((?:[^][]|\[[^][]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", _process_docstring, priority=400)  # before napoleon's, of 500
+    app.connect("autodoc-process-signature", _process_signature)
     app.connect("source-read", _read_page)
     app.connect("include-read", _read_include)
     app.add_transform(LinkNames)
@@ -43,6 +46,19 @@ def setup(app: Any) -> None:
 
 def _process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = mark_blocks(lines)
+
+
+def _process_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Takes a class's signature from its ``__init__`` if its metaclass hides that, and writes a default by its name."""
+    if signature is None:
+        return None
+    if what == "class" and signature == "(*args, **kwargs)":
+        _, *parameters = inspect.signature(obj.__init__).parameters.values()
+        signature = stringify_signature(inspect.Signature(parameters), show_annotation=False)
+    signature = signature.replace(".<locals>.", ".")
+    return re.sub(r"<(?:class|function) '?([\w.]+)[^>]*>", r"\1", signature), returns
 
 
 def mark_blocks(lines: list[str]) -> list[str]:

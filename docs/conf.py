@@ -29,6 +29,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 viewcode_follow_imported_members = True
 python_maximum_signature_line_length = 88
