@@ -186,8 +186,8 @@ def _follow_import(app: Any, module: str, name: str) -> str | None:
 
 
 def _mathml(formula: str, *, as_block: bool = False) -> str:
-    # An accent gets braces, because docutils would write the subscript after it beneath the letter.
-    return tex2mathml(re.sub(r"\\hat (\w|\\[a-z]+)", r"{\\hat{\1}}", formula), as_block=as_block)
+    # Without the braces docutils would write the subscript of x̂ beneath the letter.
+    return tex2mathml(re.sub(r"(\\hat (?:\w|\\[a-z]+))_", r"\1{}_", formula), as_block=as_block)
 
 
 def _write_inline_math(translator: Any, node: nodes.math) -> None:

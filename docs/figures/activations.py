@@ -1,6 +1,6 @@
 """Draws the activations that each library keeps for a convolution, from the result of `benchmarks.activations`.
 
-python -m docs.figures.activations
+    python -m docs.figures.activations
 """
 
 import json
