@@ -1,7 +1,4 @@
-"""Draws the activations that each library keeps for a convolution, from the result of `benchmarks.activations`.
-
-    python -m docs.figures.activations
-"""
+"""``python -m docs.figures.activations`` draws the activations that `benchmarks.activations` has counted."""
 
 import json
 from pathlib import Path
