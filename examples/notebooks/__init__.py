@@ -5,8 +5,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # otherwise `jupyter_core` may warn of a change of its folders
-
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
