@@ -272,7 +272,7 @@ def test_a_function_of_the_users_that_promotes() -> None:
 
 
 def test_momentum_is_none_from_the_start_or_not_at_all() -> None:
-    layer = jaxbn.nnx.BatchNorm(3, **PARAMETERS)
+    layer: Any = jaxbn.nnx.BatchNorm(3, **PARAMETERS)
     layer.momentum = None
     with pytest.raises(ValueError, match=r"^BatchNorm: `momentum` was set to None after"):
         layer(draw((4, 3)))
