@@ -246,7 +246,8 @@ def measure(row: Row, torch: Callable[[], Run] | None = None) -> dict[str, Any]:
 
 
 def draw_picture(document: dict[str, Any], path: Path) -> None:
-    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if name != "jaxlib")
+    shown = {name: number for name, number in document["versions"].items() if name not in ("jaxlib", "numpy", "python")}
+    versions = ", ".join(f"{name} {number}" for name, number in shown.items())
     note = f"{document['command']}, {document['date'][:10]}; {document['cpu']}, {document['cores']} cores; {versions}"
     draw_before_and_after(document["results"], note, path)
 

@@ -60,7 +60,7 @@ class BatchNorm(nnx.BatchNorm):
     through the layer.
 
     Args:
-        num_features, **kwargs: Flax's arguments.
+        num_features, kwargs: Flax's arguments.
         momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
             number is kept in ``updates`` beside the statistics.
         activation: An activation that follows, as in `jaxbn.batch_norm_act`.

@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 SHARED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples/trainer/README.md"]
 SUBMODULES = sorted(set(dir(jaxbn)) - set(jaxbn.__all__) - {"__version__"})
-EXAMPLES = ("getting-started", "coming-from", "slow-convolutions", "memory", "checker")
+EXAMPLES = ("getting-started", "coming-from", "slow-convolutions", "training", "memory", "checker")
 FENCE = re.compile(r"^(```+)(.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
 
@@ -123,6 +123,8 @@ def test_examples_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "2 layers compute by jaxbn: layers.0, layers.1" in done.stdout
+    (accuracy,) = re.findall(r"^test accuracy: (.*)%$", done.stdout, re.MULTILINE)
+    assert float(accuracy) >= 97
 
 
 def test_the_report_on_the_page_is_the_checkers() -> None:

@@ -151,11 +151,10 @@ def test_the_readmes_python_runs() -> None:
     blocks = [
         (text[: block.start(1)].count("\n"), block[1]) for block in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
     ]
-    assert len(blocks) >= 7
+    assert len(blocks) == 2
     padded = ["\n" * line + block for line, block in blocks]  # a traceback has the README's lines
     run = f"for block in {padded!r}: exec(compile(block, 'README.md', 'exec'), {{'__name__': '__main__'}})"
     env = environment_without_effort()
     done = subprocess.run([sys.executable, "-c", run], cwd=README.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (accuracy,) = re.findall(r"^test accuracy: (.*)%$", done.stdout, re.MULTILINE)
-    assert float(accuracy) >= 97
+    assert "2 layers compute by jaxbn: layers.0, layers.1" in done.stdout
