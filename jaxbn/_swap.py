@@ -1,6 +1,7 @@
-"""What the ``swap`` of a library's models reports."""
+"""What the ``swap`` of a library's models reports, and which layers it leaves."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class SwapReport(NamedTuple):
@@ -19,3 +20,12 @@ class SwapReport(NamedTuple):
         layers = f"{count} layer computes" if count == 1 else f"{count} layers compute"
         lines = [f"{layers} by jaxbn: {', '.join(self.replaced)}" if count else "no layer was replaced"]
         return "\n".join(lines + [f"left as it was: {path}, {why}" for path, why in self.left.items()])
+
+
+def reason_to_leave(layer: Any, swaps: Mapping[type, type]) -> str | None:
+    """Why a layer that has to do with these types, the library's and jaxbn's, is not replaced; otherwise None."""
+    if isinstance(layer, tuple(swaps.values())):
+        return "which computes by jaxbn already"
+    if type(layer) not in swaps and isinstance(layer, tuple(swaps)):
+        return f"a {type(layer).__name__}; derive it from jaxbn's layer, and it computes by jaxbn"
+    return None

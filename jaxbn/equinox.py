@@ -22,7 +22,7 @@ from jaxbn._norm.batch_norm import batch_norm
 from jaxbn._norm.inference import batch_norm_act_inference
 from jaxbn._norm.running import average, unbiased_variance
 from jaxbn._norm.statistics import Moments
-from jaxbn._swap import SwapReport
+from jaxbn._swap import SwapReport, reason_to_leave
 
 try:
     import equinox as eqx
@@ -291,10 +291,9 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
             # With its original, so that no other object gets the original's id.
             _, copy = copies.setdefault(id(node), (node, _by_jaxbn(node)))
             return copy
-        if isinstance(node, tuple(SWAPS.values())):
-            left[name] = "which computes by jaxbn already"
-        elif isinstance(node, tuple(SWAPS)):
-            left[name] = f"a {type(node).__name__}; derive it from jaxbn's layer, and it computes by jaxbn"
+        reason = reason_to_leave(node, SWAPS)
+        if reason is not None:
+            left[name] = reason
         children, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda each: each is not node)
         if any(child is node for _, child in children):  # a leaf
             return node

@@ -23,7 +23,7 @@ from jaxbn._channels import along_axis, widened
 from jaxbn._conv.general import conv_general_dilated, lax_style_conv_transpose
 from jaxbn._fused.batch_norm_act import batch_norm_act
 from jaxbn._norm.inference import batch_norm_act_inference
-from jaxbn._norm.running import unbiased_variance
+from jaxbn._norm.running import average, unbiased_variance
 
 try:
     import haiku as hk
@@ -257,9 +257,9 @@ class _PlainAverage(hk.ExponentialMovingAverage):
     def __call__(self, value: Any, update_stats: bool = True) -> jax.Array:
         value = widened(jnp.asarray(value))
         counter = hk.get_state("counter", (), jnp.int32, init=jnp.zeros) + 1
-        average = hk.get_state("average", value.shape, value.dtype, init=lambda *_: value)  # as in Haiku's
-        average = average + (value - average) / counter.astype(value.dtype)
+        old = hk.get_state("average", value.shape, value.dtype, init=lambda *_: value)  # as in Haiku's
+        new = average(old, value, 1 / counter.astype(value.dtype))
         if update_stats:
             hk.set_state("counter", counter)
-            hk.set_state("average", average)
-        return average
+            hk.set_state("average", new)
+        return new

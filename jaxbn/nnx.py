@@ -20,7 +20,7 @@ from jaxbn._conv.original import lax_conv_general_dilated
 from jaxbn._conv.patch import stand_in
 from jaxbn._flax import is_left_to_flax, is_normalised_by_flax, normalise, transposed_convolution
 from jaxbn._norm.running import RunningStats
-from jaxbn._swap import SwapReport
+from jaxbn._swap import SwapReport, reason_to_leave
 
 try:
     from flax import nnx
@@ -158,21 +158,19 @@ def swap(model: nnx.Module) -> SwapReport:
     replaced, left = [], {}
     for path, layer in nnx.iter_modules(model):
         name = ".".join(map(str, path)) or "the model itself"
-        if isinstance(layer, tuple(SWAPS.values())):
-            left[name] = "which computes by jaxbn already"
+        reason = reason_to_leave(layer, SWAPS)
+        known = (lax_conv_general_dilated, stand_in, conv_general_dilated)
+        if type(layer) is nnx.Conv and layer.conv_general_dilated not in known:
+            reason = "its argument `conv_general_dilated` is another function"
+        if reason is not None:
+            left[name] = reason
         elif type(layer) in SWAPS:
-            known = (lax_conv_general_dilated, stand_in, conv_general_dilated)
-            if isinstance(layer, nnx.Conv) and layer.conv_general_dilated not in known:
-                left[name] = "its argument `conv_general_dilated` is another function"
-                continue
             layer.__class__ = SWAPS[type(layer)]
             if isinstance(layer, Conv):
                 layer.conv_general_dilated = conv_general_dilated
             if isinstance(layer, BatchNorm):
                 layer.activation, layer.unbiased, layer.updates = None, False, None
             replaced.append(name)
-        elif isinstance(layer, tuple(SWAPS)):
-            left[name] = f"a {type(layer).__name__}; derive it from jaxbn's layer, and it computes by jaxbn"
     if not replaced and not left:
         raise ValueError(
             "swap: `model` has no Conv, ConvTranspose or BatchNorm of flax.nnx; there is nothing to replace"

@@ -147,3 +147,13 @@ def test_numbers_on_the_pages_are_those_of_the_results() -> None:
         assert float(before) == pytest.approx(result["milliseconds_before"], rel=0.02)
         assert float(after) == pytest.approx(result["milliseconds_after"], rel=0.03)
         assert int(ratio) == round(result["ratio"])
+    steps = re.findall(
+        r"^\| (?:Flax, `)?(\w+)`? \| (\d+) ms \| (\d+) ms \| (\d+) ms \| ([\d.]+) \|$",
+        read(DOCS / "slow-convolutions.md"),
+        re.M,
+    )
+    assert len(steps) == 4
+    for case, *numbers in steps:
+        patched, layers = (result for result in bridges if result["case"] == case)
+        times = layers["milliseconds_before"], patched["milliseconds_after"], layers["milliseconds_after"]
+        assert [float(number) for number in numbers] == pytest.approx([*times, layers["ratio"]], rel=0.03)
