@@ -7,7 +7,6 @@ into the other. Batch norm follows Flax's running averages; ``use_fast_variance`
 because jaxbn's variance is accurate and fast. Flax must be installed (``pip install flax``).
 """
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +105,7 @@ class BatchNorm(nn.BatchNorm):
         if is_normalised_by_flax(self, x, axis_name=axis_name, residual=residual):
             return super().__call__(x, use_running_average, mask=mask)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        shape = (x.shape[operator.index(self.axis)],)
+        shape = (x.shape[self.axis],)
         dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
         var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
@@ -123,7 +122,7 @@ class BatchNorm(nn.BatchNorm):
             beta,
             running,
             dtype=canonicalize_dtype(x, gamma, beta, dtype=self.dtype),
-            axis=operator.index(self.axis),
+            axis=self.axis,
             axis_name=axis_name,
             use_running_average=use_running_average,
             mask=mask,

@@ -153,6 +153,17 @@ def test_statistics_over_a_named_axis_of_eight_devices() -> None:
     assert_close(outputs(jaxbn.linen), outputs(nn), 1e-10)
 
 
+def test_one_example_of_a_named_batch_is_normalised_by_jaxbn() -> None:
+    """Flax's variance has no digit left here."""
+    layer, statistics = made(jaxbn.linen, "BatchNorm", axis_name="batch", param_dtype=jnp.float32)
+    x = draw((64, 3), jnp.float32) + 1e5
+    variables = initial(layer, x[0], statistics)
+    apply = partial(layer.apply, variables, mutable=["batch_stats"], **statistics)
+    y, _ = jax.vmap(apply, axis_name="batch")(x)
+    exact = x.astype(jnp.float64)
+    assert_close(y.astype(jnp.float64), (exact - exact.mean(0)) / jnp.sqrt(exact.var(0) + 1e-5), 1e-5)
+
+
 def test_an_activation_a_residual_connection_and_pytorchs_variance() -> None:
     x, skip = draw((4, 5, 3)), draw((4, 5, 3)) + 1
     layer, statistics = made(jaxbn.linen, "BatchNorm", activation=jax.nn.silu, unbiased=True)
