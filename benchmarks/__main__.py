@@ -3,11 +3,13 @@
     python -m benchmarks
     python -m benchmarks --quick
     python -m benchmarks --only "groups 4"
+    python -m benchmarks --draw benchmarks/results/cpu.json
 
-Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured too if it is installed.
+Needs the extra: python -m pip install -e ".[benchmarks]". PyTorch is measured too, as `benchmarks.pytorch` says.
 """
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -18,7 +20,8 @@ import jax
 from tqdm import tqdm
 
 from benchmarks import cases, convolutions, networks, norms, picture, report
-from benchmarks.measure import Comparison, DifferentResults, Effort, Result, measure
+from benchmarks.measure import Comparison, DifferentResults, Result, measure
+from benchmarks.timing import Effort
 
 THOROUGH, QUICK, SMALL = Effort(20, 1.0), Effort(5, 0.3), Effort(20, 0.2)
 NEVER_SLOWER = 0.9
@@ -28,6 +31,9 @@ RANDOM_GEOMETRIES, QUICK_RANDOM_GEOMETRIES = 200, 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
+    if options.draw:
+        draw(options.draw)
+        return 0
     table, dense = ([row for row in rows if row.quick or not options.quick] for rows in (cases.TABLE, cases.dense()))
     random = cases.random_geometries(QUICK_RANDOM_GEOMETRIES if options.quick else RANDOM_GEOMETRIES)
     adjusted = map(on_this_platform, comparisons(table, dense, random, quick=options.quick))
@@ -45,13 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     descriptions = {row.name: str(row) for row in random}
     path = options.output / f"{name}.json"
     report.write_json(results, path, command=command(options), requested=len(chosen), descriptions=descriptions)
-    title = f"jaxbn beside jax.vjp of jax.lax, JAX {jax.__version__}, {report.device_name()}"
-    picture.draw(results, title, options.output / f"{name}.png")
+    draw(path)
     print(f"written: {options.output / name}.json and .png")
     below = report.failures(results)
     for failure in below:
         print(f"below its floor: {failure}")
     return 1 if below or len(results) < len(chosen) else 0
+
+
+def draw(path: Path) -> None:
+    picture.draw(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
 
 
 def results_name(options: argparse.Namespace) -> str:
@@ -111,6 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="a few cases of every kind, in under two minutes")
     about = "folder for the JSON and the picture, created if needed (default: %(default)s)"
     add("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help=about)
+    add("--draw", type=Path, metavar="JSON", help="only draw the picture of a result again, beside it")
     add("--only", default="", metavar="SUBSTRING", help="only the cases whose name contains it")
     return parser
 

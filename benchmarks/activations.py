@@ -6,10 +6,9 @@ A block has two 3×3 convolutions. In the post-activation form it is ``act(x + n
 pre-activation form ``x + conv(act(norm(conv(act(norm(x))))))``. For a chain of blocks, everything that is computed and
 kept, but not the parameters and the images, is divided by the size of one activation and the number of convolutions.
 ``reference`` is plain JAX. The count is of the program that JAX traces; XLA may compute some arrays again instead of
-keeping them. The results are written to a file for each version of JAX.
+keeping them.
 """
 
-import importlib
 import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -25,8 +24,7 @@ from flax import nnx
 from tqdm import tqdm
 
 import jaxbn
-from benchmarks import report
-from benchmarks.peers import torch_is_installed
+from benchmarks import pytorch, report
 from benchmarks.resnet import Layer
 from jaxbn import reference
 from jaxbn.testing import saved_bytes
@@ -142,28 +140,15 @@ def _equinox(form: Form) -> float:
     return _kept(loss, params, CHANNELS_FIRST)
 
 
-def _torch(form: Form) -> float:
-    torch: Any = importlib.import_module("torch")
-    layers = torch.nn.ModuleList()
-    for _ in range(CONVOLUTIONS):
-        layers += [torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), torch.nn.BatchNorm2d(CHANNELS)]
-    x = torch.ones(SHAPE).movedim(-1, 1).requires_grad_()  # "channels last" in PyTorch
-    kept: dict[int, Any] = {}
-
-    def pack(tensor: Any) -> Any:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = _chain(form.block, 4, getattr(torch.nn.functional, form.activation), layers, x)
-    loss.backward()
-    given = {each.untyped_storage().data_ptr() for each in (x, *layers.parameters(), *layers.buffers())}
-    return _per_convolution(sum(kept[place].untyped_storage().nbytes() for place in kept.keys() - given))
+def _torch(torch: pytorch.Process, form: Form) -> float:
+    order = "pre-activation" if form.block is pre_activation else "post-activation"
+    return _per_convolution(torch.call("kept_bytes", order, form.activation, BLOCKS, SHAPE))
 
 
 def main() -> None:
     libraries = {"jaxbn": _jaxbn, "reference": _reference, "Flax": _flax, "Equinox": _equinox}
-    libraries |= {"PyTorch": _torch} if torch_is_installed() else {}
+    torch = pytorch.process()
+    libraries |= {"PyTorch": partial(_torch, torch)} if torch else {}
     results = {
         form.name: {name: round(count(form), 3) for name, count in libraries.items()}
         for form in tqdm(FORMS, unit="form")
@@ -179,7 +164,7 @@ def main() -> None:
         "shape": SHAPE,
         "activations_per_convolution": results,
     }
-    path = Path("benchmarks/results") / f"activations-{jax.__version__}.json"
+    path = Path("benchmarks/results/activations.json")
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written: {path}")
 

@@ -6,14 +6,13 @@
 
 A ratio is the time before divided by the time after. ``patch_jax`` is called before a model is made; ``layers`` means
 jaxbn's layers in the place of the library's: by ``swap``, or by another import in linen and Haiku. Both programs are
-compiled and take turns. Where PyTorch is installed, its time divided by that after is given too. The results are
-written to a file for each version of JAX. It needs Flax, Equinox and Haiku.
+compiled and take turns. PyTorch's time divided by that after is given too, if there is PyTorch (see
+`benchmarks.pytorch`). It needs Flax, Equinox and Haiku.
 """
 
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -36,11 +35,10 @@ import jaxbn.equinox
 import jaxbn.haiku
 import jaxbn.linen
 import jaxbn.nnx
-from benchmarks import report
-from benchmarks.bridges_torch import torch_runs
-from benchmarks.measure import Effort, Program, Run, medians
-from benchmarks.peers import torch_is_installed
+from benchmarks import pytorch, report
+from benchmarks.measure import Program
 from benchmarks.picture import draw_before_and_after
+from benchmarks.timing import Effort, Timer, alone, medians
 
 EFFORT = Effort(15, 2.0)
 TURNS = 3
@@ -231,25 +229,30 @@ def rows() -> Iterator[Row]:
         yield Row("border beside jnp.pad", mode, "padding_mode", partial(make, True), partial(make, False))
 
 
-def measure(row: Row, torch: Callable[[], Run] | None = None) -> dict[str, Any]:
-    """The medians of three turns; PyTorch has turns of its own, because its threads outlive a call."""
+def in_torch(row: Row) -> Timer | None:
+    """The row in PyTorch. The training step is the same for every library."""
+    torch = pytorch.process()
+    if torch is None:
+        return None
+    if row.group == "training step":
+        return torch.timer("bridges_step", WIDTH, CLASSES, IMAGES)
+    if row.group == "JAX's open issues":
+        return torch.timer(row.before.__name__)
+    return None
+
+
+def measure(row: Row) -> dict[str, Any]:
+    """The medians of three turns. PyTorch, in its own process, has turns of its own."""
     runs = [row.before(), row.after()]
     turns = [medians(runs, EFFORT) for _ in range(TURNS)]
     before, after = (1e3 * median(times) for times in zip(*turns, strict=True))
     ratio = median(one / other for one, other in turns)
     facts = {"group": row.group, "case": row.case, "after": row.after_what, "floor": row.floor}
     facts |= {"milliseconds_before": before, "milliseconds_after": after, "ratio": ratio}
+    torch = in_torch(row)
     if torch is None:
         return facts
-    run = torch()
-    return facts | {"torch": median(medians([run], EFFORT)[0] / medians(runs[1:], EFFORT)[0] for _ in range(TURNS))}
-
-
-def draw_picture(document: dict[str, Any], path: Path) -> None:
-    shown = {name: number for name, number in document["versions"].items() if name not in ("jaxlib", "numpy", "python")}
-    versions = ", ".join(f"{name} {number}" for name, number in shown.items())
-    note = f"{document['command']}, {document['date'][:10]}; {document['cpu']}, {document['cores']} cores; {versions}"
-    draw_before_and_after(document["results"], note, path)
+    return facts | {"torch": median(torch(EFFORT) / alone(runs[1])(EFFORT) for _ in range(TURNS))}
 
 
 def main() -> int:
@@ -257,13 +260,12 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only the rows whose group or case contains it")
     parser.add_argument("--draw", action="store_true", help="only draw the picture of the results that are there")
     options = parser.parse_args()
-    only, path = options.only, Path("benchmarks/results") / f"bridges-{jax.__version__}.json"
+    only, path = options.only, Path("benchmarks/results/bridges.json")
     if options.draw:
-        draw_picture(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
+        draw_before_and_after(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
         return 0
     chosen = [row for row in rows() if only in f"{row.group}, {row.case}"]
-    torch = torch_runs() if torch_is_installed() else {}
-    results = [measure(row, torch.get(row.case)) for row in tqdm(chosen, unit="row", dynamic_ncols=True)]
+    results = [measure(row) for row in tqdm(chosen, unit="row", dynamic_ncols=True)]
     for each in results:
         times = f"{each['milliseconds_before']:9.2f} ms → {each['milliseconds_after']:8.2f} ms {each['ratio']:7.2f}"
         mark = "  below" if each["ratio"] < (each["floor"] or 0) else ""
@@ -276,11 +278,11 @@ def main() -> int:
             "cpu": report.cpu_name(),
             "cores": os.cpu_count(),
             "native": jaxbn.native_kernels().why,
-            "versions": {"python": platform.python_version()} | report.versions(),
+            "versions": report.versions(),
             "results": results,
         }
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        draw_picture(document, path.with_suffix(".png"))
+        draw_before_and_after(document, path.with_suffix(".png"))
     return 1 if any(each["ratio"] < (each["floor"] or 0) for each in results) else 0
 
 

@@ -14,6 +14,8 @@ import numpy as np
 Sizes = tuple[int, ...]
 DENSE = "dense"
 RANDOM = "random"
+REPEATS = 8
+"""How often a row within a loop or `vmap` is computed."""
 
 
 class Floors(NamedTuple):
@@ -37,7 +39,7 @@ class Convolution:
     dilation: int | Sizes = 1
     groups: int = 1
     transposed: bool = False
-    within: str | None = None  # run eight times in "scan" or "map", or under "vmap"
+    within: str | None = None  # computed `REPEATS` times in "scan" or "map", or under "vmap"
     quick: bool = False
     peers: bool = False
 

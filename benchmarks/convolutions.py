@@ -10,12 +10,13 @@ import numpy as np
 from jax import lax
 
 import jaxbn
-from benchmarks.cases import Convolution
-from benchmarks.measure import Comparison, Program, Run
-from benchmarks.peers import JAX_PEERS, Peer, torch_is_installed, torch_run
+from benchmarks import pytorch
+from benchmarks.cases import REPEATS, Convolution
+from benchmarks.measure import Comparison, Program
+from benchmarks.peers import JAX_PEERS, Peer, torch_timer
+from benchmarks.timing import Timer, alone
 
 Forward = Callable[[Any, Any], jax.Array]
-REPEATS = 8
 
 
 def comparisons(case: Convolution) -> Iterator[Comparison]:
@@ -32,15 +33,14 @@ def _sides(case: Convolution, quantity: str) -> tuple[Program, Program]:
     return ours, plain
 
 
-def _peers(case: Convolution, quantity: str) -> dict[str, Callable[[], Run]]:
-    def in_jax(make: Callable[[Convolution], Peer]) -> Run:
+def _peers(case: Convolution, quantity: str) -> dict[str, Callable[[], Timer]]:
+    def in_jax(make: Callable[[Convolution], Peer]) -> Timer:
         peer, (x, kernel) = make(case), draw(case)
-        return program(peer.forward, quantity, peer.to_images(x), peer.to_kernel(kernel))
+        return alone(program(peer.forward, quantity, peer.to_images(x), peer.to_kernel(kernel)))
 
-    peers: dict[str, Callable[[], Run]] = {name: partial(in_jax, make) for name, make in JAX_PEERS.items()}
-    if torch_is_installed():
-        peers["PyTorch"] = lambda: torch_run(case, quantity, *draw(case))
-    return peers
+    peers = {name: partial(in_jax, make) for name, make in JAX_PEERS.items()}
+    torch = pytorch.process()
+    return peers | ({"PyTorch": partial(torch_timer, torch, case, quantity)} if torch else {})
 
 
 def draw(case: Convolution) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ Both programs are compiled and warmed up, then timed alternately (A B A B). The 
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -13,16 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-Run = Callable[[], Any]
+from benchmarks.timing import Effort, Run, Timer, alone, medians
+
 REPETITIONS = 3
 """How often a ratio below its floor is measured again."""
-
-
-class Effort(NamedTuple):
-    """A measurement ends after this many rounds or this many seconds, but not before the third round."""
-
-    rounds: int
-    seconds: float
 
 
 class DifferentResults(Exception):
@@ -64,7 +57,7 @@ class Comparison(NamedTuple):
     quantity: str
     floor: float | None
     sides: Callable[[], tuple[Run, Run]]
-    peers: Mapping[str, Callable[[], Run]] = {}
+    peers: Mapping[str, Callable[[], Timer]] = {}
     peer_floors: Mapping[str, float] = {}
 
 
@@ -115,35 +108,12 @@ def _ratios(ratio: Callable[[], float], floor: float | None) -> tuple[float, ...
     return first, *(ratio() for _ in range(REPETITIONS if first < (floor or 0.0) else 0))
 
 
-def medians(runs: Sequence[Run], effort: Effort) -> list[float]:
-    """The median time of each run in seconds. The runs take turns."""
-    for run in runs:
-        run()
-    rounds: list[list[float]] = []
-    start = time.perf_counter()
-    while len(rounds) < 3 or _continues(len(rounds), time.perf_counter() - start, effort):
-        rounds.append([_time(run) for run in runs])
-    return [median(times) for times in zip(*rounds, strict=True)]
-
-
-def _continues(rounds: int, elapsed: float, effort: Effort) -> bool:
-    # A short program would finish all rounds before the machine runs at a steady speed. So at least a tenth of the time
-    # is used.
-    return elapsed < effort.seconds and (rounds < effort.rounds or elapsed < effort.seconds / 10)
-
-
-def _time(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def _measure_peers(comparison: Comparison, ours: Run, effort: Effort) -> dict[str, float]:
-    """The ratio of each library. They do not take turns, because PyTorch's threads would slow down the next program."""
+    """The ratio of each library, whose programs do not take turns, because PyTorch is in a process of its own."""
     effort = Effort(effort.rounds, effort.seconds / 3)  # less time, because most of them have no floor
 
-    def ratio(theirs: Run) -> float:
-        (our_time,), (their_time,) = medians([ours], effort), medians([theirs], effort)
+    def ratio(theirs: Timer) -> float:
+        our_time, their_time = alone(ours)(effort), theirs(effort)
         return their_time / our_time
 
     return {

@@ -5,15 +5,13 @@
 
 A ratio is another time divided by that of jaxbn with its kernels. Floors are of geometric means over the rows of a
 group, and of the worst row. PyTorch has its channels-last layout and as many threads; the members of a family are eight
-calls of it. Two rows are also given as shares of what a loop of multiply-adds reaches in the same minute. The results
-are written to a file for each version of JAX.
+calls of it. Two rows are also given as shares of what a loop of multiply-adds reaches in the same minute.
 """
 
 import argparse
 import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,17 +24,16 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 import jaxbn
-from benchmarks import networks, peers, report
+from benchmarks import networks, peers, pytorch, report
 from benchmarks.cases import Convolution, Floors
-from benchmarks.convolutions import REPEATS, draw, our_forward, program
-from benchmarks.measure import Effort, Run, medians
+from benchmarks.convolutions import draw, our_forward, program
 from benchmarks.multiply_adds import multiply_adds
-from benchmarks.network_peers import CNN, network_peers
+from benchmarks.network_peers import CNN, torch_timer
 from benchmarks.resnet_peers import RESNET
+from benchmarks.timing import Effort, Run, Timer, alone, medians
 
 EFFORT = Effort(20, 0.4)
 TURNS = 3
@@ -59,7 +56,7 @@ class Row(NamedTuple):
     quantity: str
     ours: Callable[[], Run]
     without: Callable[[], Run]
-    torch: Callable[[], Run] | None
+    torch: Callable[[], Timer] | None
 
 
 def _conv(name: str, x: tuple[int, ...], window: tuple[int, ...], out: int, stride: int = 1, groups: int = 1) -> Any:
@@ -130,13 +127,14 @@ def made_afresh(make: Callable[[], Run]) -> Run:
 
 
 def rows() -> Iterator[Row]:
+    torch = pytorch.process()
     for group in GROUPS:
         for case in group.cases:
             x, kernel = draw(case)
             for quantity in group.torch:
                 make = partial(program, our_forward(case), quantity, x, kernel, case.within)
-                torch = partial(_torch_run, case, quantity) if peers.torch_is_installed() else None
-                yield Row(group.name, case.name, quantity, partial(made_afresh, make), without_native(make), torch)
+                timer = partial(peers.torch_timer, torch, case, quantity) if torch else None
+                yield Row(group.name, case.name, quantity, partial(made_afresh, make), without_native(make), timer)
     x, kernel = (array.astype(jnp.bfloat16) for array in draw(LIMITED))
     for quantity in MAPS:
         make = partial(program, our_forward(LIMITED), quantity, x, kernel)
@@ -148,19 +146,11 @@ def rows() -> Iterator[Row]:
         ("in scan", "8 steps of the CNN", networks.cnn_step, scanned, CNN),
     ):
         make = partial(step, shape)
-        torch = network_peers(models, shape).get("PyTorch")
-        yield Row(group, name, "time", partial(made_afresh, make), without_native(make), torch)
+        timer = partial(torch_timer, torch, models, shape) if torch else None
+        yield Row(group, name, "time", partial(made_afresh, make), without_native(make), timer)
     for name, step in (("CNN", networks.cnn_step(large)), ("ResNet-18", networks.resnet_step(large))):
         compile_ = networks.compilation(step.function, step.operands)
         yield Row("compilation", name, "time", lambda run=compile_: run, lambda run=compile_: switched_off()(run), None)
-
-
-def _torch_run(case: Convolution, quantity: str) -> Run:
-    x, kernel = draw(case)
-    if case.within is None:
-        return peers.torch_run(case, quantity, x, kernel)
-    runs = [peers.torch_run(case, quantity, np.array(x), np.array(kernel)) for _ in range(REPEATS)]
-    return lambda: [run() for run in runs]
 
 
 def limits() -> dict[str, float]:
@@ -177,7 +167,7 @@ def limits() -> dict[str, float]:
 
 
 def measure(row: Row) -> dict[str, Any]:
-    """The ratios of the medians; each side has its turn three times, because PyTorch's threads outlive a call."""
+    """The ratios of the medians in three turns. PyTorch, in its own process, has turns of its own."""
     ours, without = row.ours(), row.without()
     torch = row.torch() if row.torch else None
     times, ratios, torch_ratios = [], [], []
@@ -186,8 +176,7 @@ def measure(row: Row) -> dict[str, Any]:
         times.append(mine)
         ratios.append(other / mine)
         if torch is not None:
-            (mine,), (other,) = medians([ours], EFFORT), medians([torch], EFFORT)
-            torch_ratios.append(other / mine)
+            torch_ratios.append(torch(EFFORT) / alone(ours)(EFFORT))
     result = {"group": row.group, "case": row.case, "quantity": row.quantity, "milliseconds": 1e3 * median(times)}
     return result | {"without": median(ratios), "torch": median(torch_ratios) if torch_ratios else None}
 
@@ -236,12 +225,12 @@ def main() -> int:
             "cpu": report.cpu_name(),
             "cores": os.cpu_count(),
             "native": kernels.why,
-            "versions": {"python": platform.python_version()} | report.versions(),
+            "versions": report.versions(),
             "summary": lines,
             "limit": limit,
             "results": results,
         }
-        path = Path("benchmarks/results") / f"native-{jax.__version__}.json"
+        path = Path("benchmarks/results/native.json")
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if any(line["below"] for line in lines) else 0
 

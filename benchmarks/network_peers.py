@@ -1,6 +1,5 @@
 """Training steps of networks in other libraries, with cross-entropy and SGD; and the network of `jaxbn.cnn` in each."""
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,8 +12,9 @@ import optax
 from flax import nnx
 from jax import lax
 
-from benchmarks.measure import Program, Run
-from benchmarks.peers import torch_is_installed
+from benchmarks import pytorch
+from benchmarks.measure import Program
+from benchmarks.timing import Timer, alone
 
 CLASSES = 10
 WIDTHS = (3, 32, 64, 128)
@@ -26,24 +26,30 @@ class Models(NamedTuple):
 
     flax: Callable[[nnx.Rngs], Any]
     equinox: Callable[[Any], Any]  # called with a key
-    torch: Callable[[Any], Any]  # called with the module `torch`
+    torch: str  # the function of `benchmarks.pytorch.programs`
+    sizes: tuple[Any, ...]  # its arguments
 
 
-def network_peers(models: Models, shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
+def network_peers(models: Models, shape: tuple[int, ...]) -> dict[str, Callable[[], Timer]]:
     """One training step with a batch of this shape; with a leading axis for several batches, a scan over them."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal(shape, np.float32)
     labels = rng.integers(CLASSES, size=shape[:-3], dtype=np.int32)
     peers = {
-        "Flax": partial(_jax_run, partial(_flax, models.flax), images, labels),
-        "Equinox": partial(_jax_run, partial(_equinox, models.equinox), images, labels),
+        "Flax": partial(_jax_timer, partial(_flax, models.flax), images, labels),
+        "Equinox": partial(_jax_timer, partial(_equinox, models.equinox), images, labels),
     }
-    if torch_is_installed():
-        peers["PyTorch"] = partial(_torch, models.torch, images, labels)
-    return peers
+    torch = pytorch.process()
+    return peers | ({"PyTorch": partial(torch_timer, torch, models, shape)} if torch else {})
 
 
-def _jax_run(make: Callable[[], tuple[Any, Any, Callable[..., Any]]], images: np.ndarray, labels: np.ndarray) -> Run:
+def torch_timer(torch: pytorch.Process, models: Models, shape: tuple[int, ...]) -> Timer:
+    return torch.timer(models.torch, *models.sizes, CLASSES, LEARNING_RATE, shape)
+
+
+def _jax_timer(
+    make: Callable[[], tuple[Any, Any, Callable[..., Any]]], images: np.ndarray, labels: np.ndarray
+) -> Timer:
     params, state, loss = make()
 
     def step(carry: Any, batch: Any) -> Any:
@@ -52,7 +58,7 @@ def _jax_run(make: Callable[[], tuple[Any, Any, Callable[..., Any]]], images: np
         return (jax.tree.map(lambda old, slope: old - LEARNING_RATE * slope, params, gradients), state), value
 
     run = step if labels.ndim == 1 else partial(lax.scan, step)
-    return Program(run, ((params, state), (images, labels)))
+    return alone(Program(run, ((params, state), (images, labels))))
 
 
 def _flax(model: Callable[[nnx.Rngs], Any]) -> tuple[Any, Any, Callable[..., Any]]:
@@ -76,24 +82,6 @@ def _equinox(model: Callable[[Any], Any]) -> tuple[Any, Any, Callable[..., Any]]
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), state
 
     return params, state, loss
-
-
-def _torch(model: Callable[[Any], Any], images: np.ndarray, labels: np.ndarray) -> Run:
-    torch: Any = importlib.import_module("torch")
-    network = model(torch).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
-    # In PyTorch "channels last" is a memory layout; the axes are still in the order of channels first.
-    batches = torch.from_numpy(images.reshape(-1, *images.shape[-4:])).movedim(-1, -3)
-    targets = torch.from_numpy(labels.reshape(-1, labels.shape[-1])).long()
-
-    def run() -> None:
-        for batch, target in zip(batches, targets, strict=True):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(network(batch), target)
-            loss.backward()
-            optimizer.step()
-
-    return run
 
 
 class _FlaxNetwork(nnx.Module):
@@ -127,13 +115,4 @@ class _EquinoxNetwork(eqx.Module):
         return self.dense(jnp.mean(x, (1, 2))), state
 
 
-def _torch_network(torch: Any) -> Any:
-    layers: list[Any] = []
-    for into, out, stride in zip(WIDTHS[:-1], WIDTHS[1:], (1, 2, 2), strict=True):
-        conv = torch.nn.Conv2d(into, out, 3, stride, 1, bias=False)
-        layers += [conv, torch.nn.BatchNorm2d(out), torch.nn.ReLU()]
-    layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(WIDTHS[-1], CLASSES)]
-    return torch.nn.Sequential(*layers)
-
-
-CNN = Models(_FlaxNetwork, _EquinoxNetwork, _torch_network)
+CNN = Models(_FlaxNetwork, _EquinoxNetwork, "cnn", (WIDTHS,))

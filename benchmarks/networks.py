@@ -14,9 +14,10 @@ import optax
 from jax import lax
 
 from benchmarks import resnet
-from benchmarks.measure import Comparison, Program, Run
+from benchmarks.measure import Comparison, Program
 from benchmarks.network_peers import CNN, network_peers
 from benchmarks.resnet_peers import RESNET
+from benchmarks.timing import Run
 from examples.trainer import training
 from jaxbn import cnn, reference
 

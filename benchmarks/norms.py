@@ -1,6 +1,5 @@
 """Compares batch norm, forward and backward together, with plain autodiff and other libraries; and fused operations."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -14,8 +13,9 @@ import numpy as np
 from flax import nnx
 
 import jaxbn
-from benchmarks.measure import Comparison, Program, Run
-from benchmarks.peers import torch_is_installed
+from benchmarks import pytorch
+from benchmarks.measure import Comparison, Program
+from benchmarks.timing import Run, Timer, alone
 
 Forward = Callable[..., jax.Array]
 """A function of ``x``, γ, β and, with a residual connection, ``residual``."""
@@ -57,13 +57,14 @@ def _activated_sides(shape: tuple[int, ...], activation: Activation, has_residua
     return ours, plain
 
 
-def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Run]]:
+def _peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Timer]]:
     channels_first = (shape[0], shape[-1], *shape[1:-1])
-    peers: dict[str, Callable[[], Run]] = {
-        "Flax": lambda: _both_ways(_flax(shape[-1]), shape),
-        "Equinox": lambda: _both_ways(_equinox(shape[-1]), channels_first, channels=shape[-1]),
+    peers: dict[str, Callable[[], Timer]] = {
+        "Flax": lambda: alone(_both_ways(_flax(shape[-1]), shape)),
+        "Equinox": lambda: alone(_both_ways(_equinox(shape[-1]), channels_first, channels=shape[-1])),
     }
-    return peers | ({"PyTorch": partial(_torch, shape)} if torch_is_installed() else {})
+    torch = pytorch.process()
+    return peers | ({"PyTorch": partial(torch.timer, "batch_norm", *shape)} if torch else {})
 
 
 def _both_ways(
@@ -113,19 +114,6 @@ def _equinox(channels: int) -> Forward:
         return jax.vmap(with_parameters, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)[0]
 
     return equinox
-
-
-def _torch(shape: tuple[int, ...]) -> Run:
-    torch: Any = importlib.import_module("torch")
-    x, dy = (torch.randn(*shape).movedim(-1, 1) for _ in range(2))  # "channels last" in PyTorch
-    gamma, beta = (torch.randn(shape[-1]).requires_grad_() for _ in range(2))
-    leaves = (x.requires_grad_(), gamma, beta)
-
-    def run() -> Any:
-        y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
-        return torch.autograd.grad(y, leaves, dy)
-
-    return run
 
 
 def _chains() -> tuple[Run, Run]:

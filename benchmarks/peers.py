@@ -1,7 +1,5 @@
 """Builds a row of the table with Flax, Equinox and PyTorch, each in the layout that the library uses."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,8 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.cases import Convolution
-from benchmarks.measure import Run
+from benchmarks import pytorch
+from benchmarks.cases import REPEATS, Convolution
+from benchmarks.timing import Timer
 
 
 class Peer(NamedTuple):
@@ -58,32 +57,11 @@ def _equinox(case: Convolution) -> Peer:
 JAX_PEERS = {"Flax": _flax, "Equinox": _equinox}
 
 
-def torch_is_installed() -> bool:
-    """Whether PyTorch can be measured, which is done only on the CPU."""
-    return importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
-
-
-def torch_run(case: Convolution, quantity: str, x: np.ndarray, kernel: np.ndarray) -> Run:
-    """The row in PyTorch with its channels-last memory layout."""
-    torch: Any = importlib.import_module("torch")
-    spatial = len(case.x) - 2
-    contiguous = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}[spatial]
-    images, weight = (
-        torch.from_numpy(np.ascontiguousarray(array)).contiguous(memory_format=contiguous).requires_grad_()
-        for array in (_channels_first(x), _kernel_first(kernel))
-    )
-    function = getattr(torch.nn.functional, f"conv{'_transpose' if case.transposed else ''}{spatial}d")
-    options: dict[str, Any] = {"stride": case.stride, "groups": case.groups, "padding": 0}
-    if case.padding == "SAME":  # PyTorch pads both sides equally; with a stride, "SAME" pads as much, but unequally.
-        options["padding"] = [(side - 1) // 2 for side in case.kernel[:spatial]]
-    if case.transposed:
-        options["output_padding"] = [side % 2 for side in case.kernel[:spatial]]
-    if quantity == "forward":
-        return torch.no_grad()(lambda: function(images, weight, **options))
-    y = function(images, weight, **options)
-    dy = torch.randn(y.shape).contiguous(memory_format=contiguous)
-    leaf = images if quantity == "dx" else weight
-    return lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True)
+def torch_timer(torch: pytorch.Process, case: Convolution, quantity: str) -> Timer:
+    """The row in PyTorch; eight calls of it for a row under `vmap`."""
+    repeats = REPEATS if case.within else 1
+    arguments = case.x, case.kernel, case.stride, case.padding, case.groups, case.transposed, repeats
+    return torch.timer("convolution", quantity, *arguments)
 
 
 def _unchanged(array: np.ndarray) -> np.ndarray:

@@ -1,65 +1,88 @@
-"""Draws the ratios: a row for each case, a bar for each quantity, and a mark at the floor; or, for other libraries'
-models, a bar for the time before jaxbn and a mark for PyTorch's."""
+"""Draws the results: all ratios over plain JAX by families, and other libraries' models before and after jaxbn."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.cases import DENSE, RANDOM
-from benchmarks.measure import Result
-
-COLORS = {
-    "forward": "C0",
-    "dx": "C1",
-    "dkernel": "C2",
-    "both ways": "C3",
-    "gradient": "C5",
-    "time": "C4",
-    "compilation": "C7",
+FAMILIES = {
+    "dense, 1-D": r"dense \d( stride \d)?,",
+    "dense, 2-D": r"dense \d×\d( stride \d)?,",
+    "dense, 3-D": r"dense \d×\d×\d",
+    "large batches": r"large batch",
+    "1×1": r"1×1",
+    "patches": r"patches",
+    "transposed": r"transposed",
+    "2 to 32 groups": r"groups",
+    "depthwise": r"depthwise",
+    "3×3 under vmap, 8 kernels": r"3×3 under",
+    "3×3 in lax.scan, lax.map": r"3×3 in",
+    "batch norm": r"batch norm \d",
+    "batch norm, activation": r"batch norm, ",
+    "12 × batch norm, ReLU, conv": r"12 batch",
+    "training step": r"(ResNet-18, )?training step",
+    "training steps in lax.scan": r".*training steps in scan",
+    "second derivatives": r"gradient penalty|Hessian",
 }
-BAR = 0.26
+"""The rows of the picture, and the names of the cases in each."""
+
+COLOURS = {"forward": "#0550ae", "dx": "#bc4c00", "dkernel": "#116329", "together": "#6639ba"}
+OFFSETS = {"forward": -0.22, "dx": 0.0, "dkernel": 0.22, "together": 0.0}
+LABELS = {"dkernel": "dK", "together": "forward and gradients together"}
 
 
-def draw(results: Sequence[Result], title: str, path: Path) -> None:
-    shown = [result for result in results if not result.case.startswith(f"{RANDOM} ")]
-    dense = [result for result in shown if result.case.startswith(f"{DENSE} ")]
-    others = [result for result in shown if result not in dense]
-    panels = [panel for panel in (others, dense) if panel]
-    rows = max(len({result.case for result in panel}) for panel in panels)
-    figure = Figure(figsize=(8 * len(panels), 2 + 0.32 * rows), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_panel(axes, panel)
-    used = {result.quantity for result in shown}
-    handles = [Patch(color=color, label=quantity) for quantity, color in COLORS.items() if quantity in used]
-    floor = Line2D([], [], color="black", marker="|", markersize=9, linestyle="", label="floor")
-    figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=4 * len(panels))
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+def draw(document: Mapping[str, Any], path: Path) -> None:
+    """A row for each family of cases, and a dot for each ratio of plain JAX's time to jaxbn's."""
+    results = [result for result in document["results"] if result["quantity"] != "compilation"]
+    by_family = {
+        family: [result for result in results if re.match(pattern, result["case"])]
+        for family, pattern in FAMILIES.items()
+    }
+    families = [family for family, members in by_family.items() if members]
+    figure = Figure(figsize=(8.5, 1.6 + 0.3 * len(families)), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for row, family in enumerate(families):
+        for result in by_family[family]:
+            quantity = result["quantity"] if result["quantity"] in COLOURS else "together"
+            style = {"color": COLOURS[quantity], "label": LABELS.get(quantity, quantity), "alpha": 0.75}
+            axes.plot(result["ratio"], row + OFFSETS[quantity], "o", markersize=5, markeredgewidth=0, **style)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set(xscale="log", ylim=(len(families) - 0.4, -0.6), xlabel="times as fast as plain JAX")
+    axes.set_yticks(range(len(families)), families, fontsize=9)
+    for row in range(len(families) - 1):
+        axes.axhline(row + 0.5, color="#d0d7de", linewidth=0.5)
+    _finish(axes)
+    _legend(axes, loc="lower right")
+    figure.supxlabel(note(document), fontsize=7.5, color="#6e7781")
+    figure.savefig(path, dpi=130)
 
 
-def _draw_panel(axes: Axes, results: Sequence[Result]) -> None:
-    cases = list(dict.fromkeys(result.case for result in results))
-    for row, case in enumerate(cases):
-        members = [result for result in results if result.case == case]
-        for place, result in enumerate(members):
-            height = row + (place - (len(members) - 1) / 2) * BAR
-            axes.barh(height, result.ratio - 1, BAR, left=1, color=COLORS[result.quantity])
-            if result.floor is not None:
-                axes.plot(result.floor, height, color="black", marker="|", markersize=9)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set(xscale="log", xlabel="times as fast as plain autodiff", ylim=(len(cases) - 0.4, -0.6))
-    axes.set_yticks(range(len(cases)), cases)
+def note(document: Mapping[str, Any]) -> str:
+    """What was measured, when, and on what."""
+    is_cpu = document.get("platform", "cpu") == "cpu"
+    machine = f"{document['cpu']}, {document['cores']} cores" if is_cpu else document["device"]
+    names = {"jax": "JAX", "flax": "Flax", "equinox": "Equinox", "dm-haiku": "Haiku", "torch": "PyTorch"}
+    versions = [f"{name} {document['versions'][key]}" for key, name in names.items() if key in document["versions"]]
+    return f"{document['command']}, {document['date'][:10]}; {machine}; {', '.join(versions)}"
+
+
+def _finish(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(axes: Axes, loc: str) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    axes.legend(named.values(), named.keys(), loc=loc, frameon=False, fontsize=8.5)
 
 
 CASES = {
@@ -75,8 +98,9 @@ CASES = {
 """Which results of `benchmarks.bridges` are drawn, and how they are called."""
 
 
-def draw_before_and_after(results: Sequence[Mapping[str, Any]], note: str, path: Path) -> None:
+def draw_before_and_after(document: Mapping[str, Any], path: Path) -> None:
     """A bar for each case from 1, jaxbn's time, to the time before it; and a mark where PyTorch's is."""
+    results: Sequence[Mapping[str, Any]] = document["results"]
     by_case = {each["case"]: each for each in results if each["case"].startswith("#") or each["after"] == "layers"}
     figure = Figure(figsize=(8.5, 4.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
@@ -92,14 +116,7 @@ def draw_before_and_after(results: Sequence[Mapping[str, Any]], note: str, path:
     axes.annotate("jaxbn", (1, -0.75), (-4, 0), textcoords="offset points", ha="right", color="#0550ae", weight="bold")
     axes.set(xscale="log", xlim=(0.08, 130), ylim=(len(CASES) - 0.4, -1.1), xlabel="times as long as with jaxbn")
     axes.set_yticks(range(len(CASES)), list(CASES.values()), fontsize=8.5)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes.get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    axes.legend(named.values(), named.keys(), loc="lower left", frameon=False, fontsize=8.5)
-    figure.supxlabel(note, fontsize=7.5, color="#6e7781")
+    _finish(axes)
+    _legend(axes, loc="lower left")
+    figure.supxlabel(note(document), fontsize=7.5, color="#6e7781")
     figure.savefig(path, dpi=130)

@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 
+from benchmarks import pytorch
 from benchmarks.cases import DENSE, RANDOM
 from benchmarks.measure import Result
 
-PACKAGES = ("jax", "jaxlib", "flax", "equinox", "torch", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "equinox", "dm-haiku", "numpy")
 PEERS = ("Flax", "Equinox", "PyTorch")
 DENSE_MEAN_FLOOR = 1.0
 WORST = 10
@@ -85,7 +86,7 @@ def write_json(
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()} | versions(),
+        "versions": versions(),
         "ratios_asked_for": requested,
         "ratios_measured": len(results),
         "below": failures(results),
@@ -106,13 +107,10 @@ def _is_random(result: Result) -> bool:
 
 
 def versions() -> dict[str, str]:
+    """The versions of Python, of the libraries that are installed, and of PyTorch in its process."""
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
-
-
-def device_name() -> str:
-    """The name of the device that computed the ratios."""
-    return cpu_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+    libraries = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"python": platform.python_version()} | libraries | pytorch.versions()
 
 
 def cpu_name() -> str:

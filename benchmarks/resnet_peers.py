@@ -94,24 +94,4 @@ class _EquinoxNetwork(eqx.Module):
         return self.dense(jnp.mean(x, (1, 2))), state
 
 
-def _torch_network(torch: Any) -> Any:
-    nn = torch.nn
-
-    def layer(side: int, into: int, out: int, stride: int) -> Any:
-        return nn.Sequential(nn.Conv2d(into, out, side, stride, side // 2, bias=False), nn.BatchNorm2d(out))
-
-    class TorchBlock(nn.Module):
-        def __init__(self, block: Block) -> None:
-            super().__init__()
-            into, out, stride = block
-            self.residual = nn.Sequential(layer(3, into, out, stride), nn.ReLU(), layer(3, out, out, 1))
-            self.shortcut = layer(1, into, out, stride) if block.has_shortcut else nn.Identity()
-
-        def forward(self, x: Any) -> Any:
-            return torch.relu(self.shortcut(x) + self.residual(x))
-
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTHS[-1], CLASSES))
-    return nn.Sequential(layer(3, 3, WIDTHS[0], 1), nn.ReLU(), *map(TorchBlock, blocks()), *head)
-
-
-RESNET = Models(_FlaxNetwork, _EquinoxNetwork, _torch_network)
+RESNET = Models(_FlaxNetwork, _EquinoxNetwork, "resnet", (WIDTHS, tuple(blocks())))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from docs.figures.boards import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, new_figure
 from docs.figures.files import save
 
-RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "activations-0.10.2.json"
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "activations.json"
 COLOURS = {"jaxbn": GREEN, "PyTorch": BLUE, "Flax": ORANGE, "Equinox": PURPLE, "reference": MUTED}
 NAMES = {"reference": "plain JAX"}
 

@@ -1,7 +1,7 @@
 """Measures the error of batch norm against the offset of its input in several libraries, and draws it.
 
-    python -m docs.figures.numerics --measure    # measures and draws; needs Flax, and PyTorch for its line
-    python -m docs.figures.numerics              # draws the committed result
+    python -m docs.figures.numerics --measure  # measures and draws; needs Flax and PyTorch
+    python -m docs.figures.numerics            # draws the committed result
 
 The input is normally distributed with deviation 1 about the offset, in float32. The error is the largest difference
 of ``y`` from the float64 result for the same float32 input.
@@ -9,9 +9,8 @@ of ``y`` from the float64 result for the same float32 input.
 
 import argparse
 import json
-import platform
 from collections.abc import Callable
-from importlib import import_module
+from datetime import UTC, datetime
 from typing import Any
 
 import jax
@@ -20,6 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxbn
+from benchmarks import report
+from benchmarks.pytorch import process
 from docs.figures.boards import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, new_figure
 from docs.figures.files import MEASURED, save
 from jaxbn import reference
@@ -42,10 +43,8 @@ def flax(x: jax.Array) -> Any:
 
 
 def pytorch(x: jax.Array) -> Any:
-    torch = import_module("torch")
-    channels_first = torch.from_numpy(np.moveaxis(np.array(x), -1, 1).copy())
-    y = torch.nn.functional.batch_norm(channels_first, None, None, training=True, eps=EPSILON)
-    return np.moveaxis(y.numpy(), 1, -1)
+    torch = process()
+    return torch.call("normalised", x.tolist(), EPSILON) if torch else np.full(SHAPE, np.nan)
 
 
 NORMS: dict[str, Callable[[jax.Array], Any]] = {
@@ -59,7 +58,6 @@ NORMS: dict[str, Callable[[jax.Array], Any]] = {
 
 def measure() -> dict[str, Any]:
     errors: dict[str, list[float | None]] = {name: [] for name in NORMS}
-    versions = {"jax": jax.__version__, "python": platform.python_version()}
     for offset in OFFSETS:
         x = np.asarray(offset + np.random.default_rng(0).normal(size=SHAPE), np.float32)
         exact = x.astype(np.float64)
@@ -67,11 +65,11 @@ def measure() -> dict[str, Any]:
         for name, norm in NORMS.items():
             error = float(np.abs(np.asarray(norm(jnp.asarray(x)), np.float64) - exact).max())
             errors[name].append(error if np.isfinite(error) else None)
-    for name in ("flax", "torch"):
-        versions[name] = import_module(name).__version__
     return {
         "command": "python -m docs.figures.numerics --measure",
-        "versions": versions,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": report.cpu_name(),
+        "versions": report.versions(),
         "shape": SHAPE,
         "offsets": OFFSETS,
         "errors": errors,
