@@ -43,10 +43,12 @@ def my_layer_bwd(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.A
 my_layer.defvjp(my_layer_fwd, my_layer_bwd)
 
 
+def arguments_of_layer(seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jax.random.normal(jax.random.key(seed), (16, 6)), jnp.linspace(0.5, 1.5, 6), jnp.zeros(6)
+
+
 def check(seed: int = 0) -> VjpReport:
-    x = jax.random.normal(jax.random.key(seed), (16, 6))
-    gamma, beta = jnp.linspace(0.5, 1.5, 6), jnp.zeros(6)
-    return check_custom_vjp(my_layer, plain_layer, x, gamma, beta, raise_on_failure=False)
+    return check_custom_vjp(my_layer, plain_layer, *arguments_of_layer(seed), raise_on_failure=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

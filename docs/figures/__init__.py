@@ -1,4 +1,4 @@
-"""Draws the figures of `docs/derivation.md` from computed numbers; ``python -m docs.figures`` writes the SVG files."""
+"""Draws figures of the pages from computed numbers; ``python -m docs.figures`` writes the SVG files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from docs.figures import convolution, normalisation
+from docs.figures import convolution, native, normalisation, report
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "reach": convolution.reach,
@@ -15,6 +15,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "reach_of_steps": convolution.reach_of_steps,
     "paths": normalisation.paths,
     "three_terms": normalisation.three_terms,
+    "register_block": native.register_block,
+    "report": report.report,
 }
 
 

@@ -1,4 +1,4 @@
-"""The command ``python -m docs.figures [FOLDER]``, which draws the figures of `docs/derivation.md`, here by default."""
+"""The command ``python -m docs.figures [FOLDER]``, which draws figures of the pages, here by default."""
 
 import sys
 from pathlib import Path

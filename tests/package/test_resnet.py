@@ -1,4 +1,4 @@
-"""A whole ResNet-18 in forward mode: its directional derivative and its neural tangent kernel are the reference's."""
+"""A whole ResNet in forward mode: its directional derivative and its neural tangent kernel are the reference's."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,8 +28,10 @@ def of_reference(name: str) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True)
-def narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet, "WIDTHS", (2, 3, 4, 5))
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block with the identity beside it, and two that change the size of the image and the number of channels."""
+    monkeypatch.setattr(resnet, "WIDTHS", (2, 3, 4))
+    monkeypatch.setattr(resnet, "BLOCKS", 1)
 
 
 def network(monkeypatch: pytest.MonkeyPatch, operation: Callable[[str], Any], images: jax.Array) -> Function:
