@@ -97,8 +97,8 @@ class ConvOptions:
             padding = tuple((low - border.low, high - border.high) for (low, high), border in pairs)
         if _some_below(0, (size + low + high for size, (low, high) in zip(input_, padding, strict=True))):
             raise ValueError(
-                f"{self.function}: `padding` is {self.padding!r}, which cuts more than all of a spatial shape of "
-                f"{tuple(input_)}; it must cut less"
+                f"{self.function}: `padding` is {self.padding!r}, which crops more than the whole spatial shape "
+                f"{tuple(input_)}; it must crop less"
             )
         geometry = ConvGeometry(
             input=tuple(input_),
@@ -193,8 +193,8 @@ class ConvOptions:
         values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
         if len(values) != spatial:
             raise ValueError(
-                f"{self.function}: `{argument}` is {value!r}; it must be an int, or {spatial}: one for each spatial "
-                f"axis"
+                f"{self.function}: `{argument}` is {value!r}; it must be an int, or a tuple of {spatial} ints, one for "
+                "each spatial axis"
             )
         return tuple(as_integer(self.function, argument, entry, least=least) for entry in values)
 
