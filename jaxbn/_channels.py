@@ -14,7 +14,7 @@ from jaxbn._sharding import sharding
 from jaxbn._sizes import assumed_sizes
 
 TERMS = 16
-"""About how many terms a partial sum has: XLA's CPU compiler unrolls so few, and rounding loses little."""
+"""The approximate number of terms in a partial sum. XLA's CPU compiler unrolls so few, and rounding loses little."""
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
@@ -23,12 +23,12 @@ def wide_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """``x`` in at least float32."""
+    """Cast ``x`` to at least float32."""
     return x.astype(wide_dtype(x.dtype))
 
 
 def channel_sum(x: jax.Array, axis: int = -1) -> jax.Array:
-    """``Σ x`` over every axis but ``axis``, in at least float32.
+    """Sum ``x`` over every axis but ``axis``, in at least float32.
 
     The first axis is summed before the others: its sum runs along whole rows of memory, which XLA's CPU compiler turns
     into vector instructions, and partial sums of few terms lose fewer digits than one long sum.
@@ -46,7 +46,7 @@ def channel_sums(
     axis: int,
     sizes: tuple[int, ...] | None = None,
 ) -> tuple[jax.Array, ...]:
-    """Several sums over every axis of ``x`` but ``axis``, in one pass over the arrays.
+    """Compute several sums over every axis of ``x`` but ``axis``, in one pass over the arrays.
 
     The sums are computed as a tree of partial sums, so that adding a million equal values loses at most the last bit or
     two. At each level of the tree, one reduction computes the partial sums of all terms together. With a reduction for
@@ -56,7 +56,7 @@ def channel_sums(
         terms: Computes the terms of each sum, elementwise. It is called with ``x`` and ``others``, or with blocks of
             them that have one more axis, and returns arrays of the full shape.
         x: The array that determines the shape of the terms.
-        *others: Trees of arrays that have ``x``'s rank and broadcast against it.
+        others: Trees of arrays that have ``x``'s rank and broadcast against it.
         axis: The channels' axis.
         sizes: The sizes to assume where those of ``x`` are unknown.
     """
@@ -82,16 +82,16 @@ def channel_sums(
 
 
 def unsharded_axes(x: jax.Array, axes: Iterable[int]) -> tuple[int, ...]:
-    """Those of the axes that are not sharded by the array's type. JAX cannot slice the others."""
+    """Select the axes that are not sharded by the array's type. JAX cannot slice the others."""
     return tuple(axis for axis in axes if sharding(x)[axis] is None)
 
 
 def _block_axis_and_length(shape: Sequence[int], batch: int, inner: Sequence[int]) -> tuple[int, int]:
     """The axis to cut into blocks, and the length of a block.
 
-    The batch axis is cut last, when no other axis is left to sum over. Under a sharded `jit` it may be sharded without
-    our knowledge. Each block should then lie on one device, so the length is chosen such that the number of blocks has
-    many divisors.
+    The batch axis is cut last, when no other axis is left to sum over. Under a sharded `jit` it may be sharded, which
+    the type does not say. Each block should then lie on one device, so the length is chosen such that the number of
+    blocks has many divisors.
     """
     inner = [axis for axis in inner if shape[axis] > 1]
     if not inner:
@@ -118,7 +118,7 @@ def _cut_into_blocks(array: jax.Array, axis: int, start: int, blocks: int, lengt
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sum_together(axes: tuple[int, ...], *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The sums of several arrays of one shape, in a single reduction."""
+    """Sum several arrays of one shape in a single reduction."""
 
     def add(sums: tuple[jax.Array, ...], terms: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         return tuple(total + term for total, term in zip(sums, terms, strict=True))
@@ -144,5 +144,5 @@ def along_axis(vector: jax.Array, rank: int, axis: int) -> jax.Array:
 
 
 def cast_cotangent(cotangent: jax.Array, primal: jax.Array | None) -> jax.Array | None:
-    """The cotangent in the dtype of its primal; ``None`` for an argument that was left out."""
+    """Cast the cotangent to the dtype of its primal; ``None`` for an argument that was left out."""
     return None if primal is None else cotangent.astype(primal.dtype)

@@ -1,4 +1,4 @@
-"""What the layers of ``flax.nnx`` and of ``flax.linen`` compute alike; their attributes have the same names in both."""
+"""Computations that the layers of ``flax.nnx`` and ``flax.linen`` share; the attributes have the same names in both."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def is_left_to_flax(layer: Any, kernel_shape: tuple[int, ...]) -> bool:
 
 
 def transposed_convolution(layer: Any, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """The transposed convolution of a layer. The operands have one dtype."""
+    """Compute the transposed convolution of a layer. The operands have one dtype."""
     spatial = kernel.ndim - 2
     batch, image = x.shape[: -spatial - 1], x.shape[-spatial - 1 :]
     y = lax_style_conv_transpose(
@@ -39,9 +39,9 @@ def transposed_convolution(layer: Any, x: jax.Array, kernel: jax.Array, bias: ja
 
 
 def is_normalised_by_flax(layer: Any, x: Any, *, axis_name: Any, residual: Any) -> bool:
-    """Whether Flax's own code must normalise: complex numbers, no entries, several axes or none of a batch.
+    """Whether Flax's own code must normalise: complex or empty arrays, several axes of channels, or a single example.
 
-    A layer with options that Flax does not have gets jaxbn's error then.
+    If the layer has options that Flax does not have, jaxbn's code raises an error instead.
     """
     has_options = residual is not None or layer.activation is not None or layer.unbiased or layer.momentum is None
     is_one_example = jnp.ndim(x) == 1 and axis_name is None
@@ -63,7 +63,7 @@ def normalise(
     mask: jax.Array | None,
     residual: jax.Array | None,
 ) -> tuple[jax.Array, RunningStats]:
-    """The output of a layer of batch norm in ``dtype``, and the running statistics after it.
+    """Compute the output of a layer of batch norm in ``dtype``, and the running statistics after it.
 
     ``x`` is normalised in its own dtype or in ``dtype``, whichever is wider.
     """
@@ -81,13 +81,13 @@ def normalise(
         running = _with_batch(layer, running, jax.lax.stop_gradient(moments))
         if mask is None:
             return y.astype(dtype), running
-        mean, var, _ = moments  # Flax normalises the entries under the mask too.
+        mean, var, _ = moments  # Flax normalises the entries that the mask leaves out too.
     y = batch_norm_act_inference(x, mean, var, gamma, beta, layer.activation, residual=residual, **common)
     return y.astype(dtype), running
 
 
 def _with_batch(layer: Any, running: RunningStats, moments: Moments) -> RunningStats:
-    """The running averages after a batch, as Flax updates them: also by a batch of one value."""
+    """Update the running averages by a batch as Flax does, even by a batch of one value."""
     updates = running.updates + 1
     weight = 1 / updates.astype(moments.mean.dtype) if layer.momentum is None else 1 - layer.momentum
     var = unbiased_variance(moments) if layer.unbiased else moments.var

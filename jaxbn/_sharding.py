@@ -25,7 +25,7 @@ def vary_alike(*arrays: Any, over: Iterable[Any] = ()) -> tuple[Any, ...]:
 
 
 def varying(array: jax.Array) -> frozenset[Any]:
-    """The mesh axes that the array's type says it varies over: none outside a `jax.shard_map` that checks them."""
+    """The mesh axes that the array varies over by its type: none outside a `jax.shard_map` that checks them."""
     return frozenset(jax.typeof(array).manual_axis_type.varying)
 
 

@@ -18,5 +18,5 @@ def is_known(*sizes: Any) -> bool:
 
 
 def assumed_sizes(*sizes: Any) -> tuple[int, ...]:
-    """Replace unknown sizes by a guess, for a choice between computations that are right for every size."""
+    """Replace unknown sizes by a guess, to choose between computations that are right for every size."""
     return tuple(size if is_known(size) else ASSUMED_SIZE for size in sizes)

@@ -1,15 +1,15 @@
-"""What the ``swap`` of a library's models reports, and which layers it leaves."""
+"""The report of ``swap``, and the reasons why it leaves a layer as it is."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class SwapReport(NamedTuple):
-    """What ``swap`` did, by the paths of the layers in the model.
+    """The layers that ``swap`` has replaced and left, by their paths in the model.
 
     Attributes:
         replaced: The paths of the layers that compute by jaxbn now.
-        left: The paths of the convolutions and batch norms that were not replaced, each with the reason.
+        left: The paths of the convolutions and batch norms that were not replaced, with the reasons.
     """
 
     replaced: tuple[str, ...]
@@ -23,7 +23,7 @@ class SwapReport(NamedTuple):
 
 
 def reason_to_leave(layer: Any, swaps: Mapping[type, type]) -> str | None:
-    """Why a layer that has to do with these types, the library's and jaxbn's, is not replaced; otherwise None."""
+    """Why a layer of jaxbn, or of a subclass of the library's types, is not replaced; None for other layers."""
     if isinstance(layer, tuple(swaps.values())):
         return "which computes by jaxbn already"
     if type(layer) not in swaps and isinstance(layer, tuple(swaps)):

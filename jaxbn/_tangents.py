@@ -1,4 +1,4 @@
-"""Tangent rules: what the functions with ``forward_mode=True`` have in common.
+"""Tangent rules: the code that the functions with ``forward_mode=True`` share.
 
 Such a function is a `jax.custom_jvp`. Its rule computes the tangent of the output by a *tangent map*, which is linear
 in the tangents of the arguments. Forward mode evaluates the map; for reverse mode JAX transposes it.
@@ -13,14 +13,14 @@ from jax.custom_derivatives import SymbolicZero
 
 
 def apply_tangent_map(tangent_map: Callable[..., Any], residuals: Any, tangents: Sequence[Any]) -> Any:
-    """``tangent_map(residuals, *tangents)``, of which reverse mode saves the residuals alone.
+    """Call ``tangent_map(residuals, *tangents)`` so that reverse mode saves only the residuals.
 
-    Without `jax.checkpoint`, JAX would save each array that the map multiplies a tangent by. Batch norm's x̂ is such an
-    array, as large as ``x``; it is computed from the residuals again. (A compiled program for the CPU may keep it all
-    the same, because XLA removes the barriers of `jax.checkpoint` there.)
+    Without `jax.checkpoint`, JAX would save every array that the map multiplies a tangent by. Batch norm's x̂ is such an
+    array, as large as ``x``; it is computed again from the residuals. (A compiled program for the CPU may keep it
+    nevertheless, because XLA removes the barriers of `jax.checkpoint` there.)
 
     A tangent that is known to be zero is passed to the map as ``None``, so that the map can leave out the terms with
-    it. JAX would compute these terms, and would save the zeros for reverse mode.
+    it. Otherwise JAX would compute these terms, and would save the zeros for reverse mode.
     """
     nonzero = jax.tree.map(
         lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,

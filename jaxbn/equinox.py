@@ -1,11 +1,11 @@
-"""Layers of Equinox that compute by jaxbn, and `swap`, which changes the layers of a model that exists.
+"""Layers of Equinox that compute by jaxbn, and `swap`, which changes the layers of an existing model.
 
     import jaxbn.equinox
-    model, report = jaxbn.equinox.swap(model)           # a copy with the same arrays; a state goes on working
-    layer = jaxbn.equinox.Conv2d(16, 32, 3, key=key)    # or from the start, in the place of eqx.nn.Conv2d
+    model, report = jaxbn.equinox.swap(model)           # a copy with the same arrays; a state keeps working
+    layer = jaxbn.equinox.Conv2d(16, 32, 3, key=key)    # or from the start, in place of eqx.nn.Conv2d
 
 The layers are subclasses of Equinox's, with its constructors, parameters and state, so that files of
-``eqx.tree_serialise_leaves`` of the one load into the other. They are called as Equinox's are, for one example under
+``eqx.tree_serialise_leaves`` of either load into the other. Like Equinox's, they are called for one example, under
 `jax.vmap`. Equinox must be installed (``pip install equinox``).
 """
 
@@ -47,7 +47,7 @@ __all__ = [
 class Conv(eqx.nn.Conv):
     """``eqx.nn.Conv``, computed by `jaxbn.conv_general_dilated`. The arguments are Equinox's.
 
-    A border of ``padding_mode`` is not saved for the backward pass, where `jaxbn.conv` computes it again.
+    A border of ``padding_mode`` is not saved for the backward pass: `jaxbn.conv` computes it again.
     """
 
     def __call__(self, x: jax.Array, *, key: Any = None) -> jax.Array:
@@ -72,7 +72,7 @@ class Conv(eqx.nn.Conv):
         return _with_bias(self, y)
 
     def _has_narrow_border(self, x: jax.Array) -> bool:
-        """Whether `jaxbn.conv` has this border: one within the image, of real numbers."""
+        """Whether `jaxbn.conv` supports this border: it is narrower than the image, and of real numbers."""
         extent = [step * (taps - 1) + 1 for step, taps in zip(self.dilation, self.kernel_size, strict=True)]
         padding = self.padding
         if isinstance(padding, str):
@@ -127,19 +127,20 @@ def _convolved(
 
 
 def _with_bias(layer: Any, y: jax.Array) -> jax.Array:
-    """The only result of the batch, with the bias."""
+    """Return the only entry of the batch, with the bias added."""
     return y[0] + layer.bias if layer.use_bias else y[0]
 
 
 class BatchNorm(eqx.nn.BatchNorm):
     """``eqx.nn.BatchNorm``, computed by `jaxbn.batch_norm` and `jaxbn.batch_norm_act_inference`.
 
-    Forward mode (`jax.jvp`) does not go through the layer.
+    Forward mode (`jax.jvp`) does not work through the layer.
 
     Args:
         *args, **kwargs: Equinox's arguments. With ``momentum=None`` all batches have the same weight in the averages.
-        activation: An activation that follows, as in `jaxbn.batch_norm_act`. It may be a module with parameters.
-        unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Equinox's are biased.
+        activation: An activation to apply to the result, as in `jaxbn.batch_norm_act`. It may be a module with
+            parameters.
+        unbiased: Whether the running variance averages unbiased variances, as in PyTorch. Equinox averages biased ones.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, jaxbn
@@ -189,7 +190,7 @@ class BatchNorm(eqx.nn.BatchNorm):
         )
 
     def _promoted(self, x: jax.Array, residual: jax.Array | None, *vectors: jax.Array) -> tuple[Any, Any]:
-        """``x`` and ``residual`` in the dtype of Equinox's result."""
+        """Cast ``x`` and ``residual`` to the dtype of Equinox's result."""
         dtype = jnp.result_type(x, *vectors, *jax.tree.leaves((self.weight, self.bias)))
         return x.astype(dtype), None if residual is None else residual.astype(dtype)
 
@@ -204,14 +205,14 @@ class BatchNorm(eqx.nn.BatchNorm):
         return mean / weights, var / weights
 
     def _update(self, state: eqx.nn.State, moments: Moments) -> eqx.nn.State:
-        """The state with the averages and what counts the batches brought up to date."""
+        """Update the averages and the count of batches in the state."""
         mean, var = moments.mean, unbiased_variance(moments) if self.unbiased else moments.var
         weight, state = self._next_weight(state)
         averages = (average(*pair, weight) for pair in zip(state.get(self._averages_index), (mean, var), strict=True))
         return state.set(self._averages_index, tuple(averages))
 
     def _next_weight(self, state: eqx.nn.State) -> tuple[Any, eqx.nn.State]:
-        """The weight of this batch in the averages, and the state in which it is counted."""
+        """The weight of this batch in the averages, and the state after counting the batch."""
         weight: Any = None if self.momentum is None else 1 - self.momentum
         if self.batch_counter is not None:
             batches = state.get(self.batch_counter) + 1
@@ -229,9 +230,9 @@ class BatchNorm(eqx.nn.BatchNorm):
 
 
 def _moments(x: jax.Array, names: Any) -> Moments:
-    """The moments over the examples and the axes of these names, along each of which every part has as many values.
+    """Compute the moments over the example and the named axes, whose parts all have the same number of values.
 
-    The collectives are outside of `jaxbn.batch_norm`'s rule, because JAX differentiates what is inside `jax.jit` or
+    The collectives are outside the rule of `jaxbn.batch_norm`, because JAX differentiates the code inside `jax.jit` or
     `jax.checkpoint` when the names of `jax.vmap` are no longer bound.
     """
     mean, var, count = (x, jnp.zeros_like(x), jnp.ones_like(x, jnp.int32)) if x.ndim == 1 else batch_norm(x, axis=0)[1]
@@ -255,20 +256,20 @@ SWAPS: dict[type, type] = {
 def swap(model: Any) -> tuple[Any, SwapReport]:
     """Makes a copy of an Equinox model whose convolutions and batch norms compute by jaxbn.
 
-    The copy has the same arrays, in the same order, and the same indices of its state, so that the ``eqx.nn.State`` of
-    ``model`` goes on working. The state of an optimizer that was made before contains the old classes: call `swap` on
-    it too. A layer that is in ``model`` twice becomes one layer. Layers in static fields and inside functions, such as
+    The copy has the same arrays, in the same order, and the same state indices, so that the ``eqx.nn.State`` of
+    ``model`` keeps working. The state of an optimizer that was made before contains the old classes: call `swap` on it
+    too. A layer that is in ``model`` twice becomes one layer. Layers in static fields and inside functions, such as
     `functools.partial`, are not found.
 
     Args:
         model: The model, a single layer, or any pytree of them.
 
     Returns:
-        The copy, and a report of what was replaced, and what was left and why.
+        The copy, and a `SwapReport`: the layers that were replaced, and those that were left, with the reasons.
 
     Raises:
         TypeError: ``model`` is neither a module of Equinox nor another container of layers.
-        ValueError: There is no convolution or batch norm of Equinox in it.
+        ValueError: ``model`` has no convolution or batch norm of Equinox.
 
     Example:
         >>> import equinox as eqx, jax, jaxbn
@@ -288,7 +289,7 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
         name = jax.tree_util.keystr(path, simple=True, separator=".") or "the model itself"
         if type(node) in SWAPS:
             replaced.append(name)
-            # With its original, so that no other object gets the original's id.
+            # Keep the original too, so that no other object gets its id.
             _, copy = copies.setdefault(id(node), (node, _by_jaxbn(node)))
             return copy
         reason = reason_to_leave(node, SWAPS)
@@ -308,7 +309,7 @@ def swap(model: Any) -> tuple[Any, SwapReport]:
 
 
 def _by_jaxbn(layer: eqx.Module) -> eqx.Module:
-    """The layer of jaxbn with the fields of one of Equinox's."""
+    """Make a layer of jaxbn with the fields of a layer of Equinox."""
     kind = SWAPS[type(layer)]
     fields = {"activation": None, "unbiased": False} if kind is BatchNorm else {}
     copy = object.__new__(kind)

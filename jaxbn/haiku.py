@@ -1,11 +1,11 @@
 """Modules of Haiku that compute by jaxbn.
 
     import jaxbn.haiku as hk_jaxbn
-    hk_jaxbn.Conv2D(16, 3)          # in the place of hk.Conv2D
+    hk_jaxbn.Conv2D(16, 3)          # in place of hk.Conv2D
     hk_jaxbn.BatchNorm(True, True, 0.9, activation=jax.nn.relu)
 
 The modules are subclasses of Haiku's, with its constructors, default names, parameters and state, so that checkpoints
-of the one load into the other. Set policies of ``hk.mixed_precision`` for jaxbn's classes; one that is set for
+of either load into the other. Set policies of ``hk.mixed_precision`` for jaxbn's classes; one that is set for
 ``hk.Conv2D`` does not apply to them. Haiku must be installed (``pip install dm-haiku``).
 """
 
@@ -51,7 +51,7 @@ _LAX = SimpleNamespace(
 
 
 def _by_jaxbn(method: Any) -> Any:
-    """A second function of Haiku's code, in which the name ``lax`` means `_LAX`. Haiku's function stays as it is."""
+    """Copy a function of Haiku, so that the name ``lax`` in it means `_LAX`. Haiku's own function does not change."""
     original = inspect.unwrap(method)
     names = {**original.__globals__, "lax": _LAX}
     function = FunctionType(original.__code__, names, None, original.__defaults__, original.__closure__)
@@ -60,7 +60,7 @@ def _by_jaxbn(method: Any) -> Any:
 
 
 class ConvND(hk.ConvND):
-    """``hk.ConvND``, computed by `jaxbn.conv_general_dilated`. The arguments are Haiku's, here and in the others.
+    """``hk.ConvND``, computed by `jaxbn.conv_general_dilated`. The arguments are Haiku's, as in the other modules.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp, jaxbn
@@ -124,14 +124,14 @@ class DepthwiseConv3D(hk.DepthwiseConv3D):
 class BatchNorm(hk.BatchNorm):
     """``hk.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    If ``axis`` keeps more than one axis or has negative entries, or ``inputs`` are empty, one example or no real
-    floating numbers, Haiku's own code normalises. Forward mode (`jax.jvp`) does not go through the layer.
+    Haiku's own code normalises if ``axis`` leaves more than one axis or has negative entries, or if ``inputs`` are
+    empty, a single example or not real floating numbers. Forward mode (`jax.jvp`) does not work through the module.
 
     Args:
         *args, **kwargs: Haiku's arguments. ``decay_rate=None`` gives all batches the same weight in the running
             averages. Haiku's ``BatchNorm`` can use these averages in inference.
-        activation: An activation that follows, as in `jaxbn.batch_norm_act`.
-        unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Haiku's are biased.
+        activation: An activation to apply to the result, as in `jaxbn.batch_norm_act`.
+        unbiased: Whether the running variance averages unbiased variances, as in PyTorch. Haiku averages biased ones.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp, jaxbn
@@ -171,11 +171,11 @@ class BatchNorm(hk.BatchNorm):
             residual: An array of the shape of ``inputs`` that is added before the activation.
 
         Returns:
-            An array of the shape of ``inputs``, in the dtype that Haiku's would have.
+            An array of the shape of ``inputs``, in the dtype of Haiku's result.
 
         Raises:
-            ValueError: What Haiku raises; or ``unbiased`` is True and Haiku's own code would have to normalise.
-            TypeError, ValueError: The errors of `jaxbn.batch_norm_act`.
+            ValueError: As in Haiku; or ``unbiased`` is True and Haiku's own code would have to normalise.
+            TypeError, ValueError: As in `jaxbn.batch_norm_act`.
         """
         axis = _channel_axis(self, inputs)
         is_given_twice = (self.create_scale and scale is not None) or (self.create_offset and offset is not None)
@@ -204,11 +204,11 @@ class BatchNorm(hk.BatchNorm):
         return normalise(gamma, beta, self.activation, residual)
 
 
-# Functions, because Haiku's policies of dtypes and interceptors would act on methods.
+# These are functions, because Haiku's dtype policies and interceptors would act on methods.
 
 
 def _channel_axis(layer: BatchNorm, inputs: jax.Array) -> int | None:
-    """The only axis that the statistics are not taken over; None for what `jaxbn.batch_norm` does not normalise."""
+    """The channels' axis, over which no statistics are taken; None if Haiku's own code must normalise."""
     rank = inputs.ndim
     is_one_example = rank == 1 and not layer.cross_replica_axis
     if rank == 0 or is_one_example or inputs.size == 0 or not jnp.issubdtype(inputs.dtype, jnp.floating):
@@ -231,7 +231,7 @@ def _normalise(
     activation: Callable[[Any], jax.Array] | None = None,
     residual: jax.Array | None = None,
 ) -> jax.Array:
-    """``y``; in training the running averages are updated, by moments in ``dtype``."""
+    """Compute ``y``; in training, also update the running averages by moments in ``dtype``."""
     residual = None if residual is None else residual.astype(x.dtype)
     common: dict[str, Any] = {"residual": residual, "axis": axis, "epsilon": layer.eps}
     if not (is_training or test_local_stats):
@@ -252,7 +252,7 @@ def _finish(layer: BatchNorm, y: jax.Array, residual: jax.Array | None) -> jax.A
 
 
 class _PlainAverage(hk.ExponentialMovingAverage):
-    """The average of all values with the same weight, in at least float32, because that weight becomes small."""
+    """Averages all values with the same weight, in at least float32, because that weight becomes small."""
 
     def __call__(self, value: Any, update_stats: bool = True) -> jax.Array:
         value = widened(jnp.asarray(value))

@@ -1,8 +1,8 @@
 """Layers of ``flax.linen`` that compute by jaxbn.
 
-    from jaxbn.linen import Conv, ConvTranspose, BatchNorm  # in the place of flax.linen's
+    from jaxbn.linen import Conv, ConvTranspose, BatchNorm  # in place of flax.linen's
 
-The layers are subclasses of Flax's, with its fields, parameters and statistics, so that checkpoints of the one load
+The layers are subclasses of Flax's, with its fields, parameters and statistics, so that checkpoints of either load
 into the other. Batch norm follows Flax's running averages; ``use_fast_variance`` is accepted and makes no difference,
 because jaxbn's variance is accurate and fast. Flax must be installed (``pip install flax``).
 """
@@ -70,14 +70,14 @@ class ConvTranspose(nn.ConvTranspose):
 class BatchNorm(nn.BatchNorm):
     """``flax.linen.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    The fields are Flax's and two more. Complex or empty arrays, several axes of channels and a single example are left
-    to Flax's own code. Forward mode (`jax.jvp`) does not go through the layer.
+    The fields are Flax's and two more. Flax's own code normalises complex or empty arrays, several axes of channels and
+    a single example. Forward mode (`jax.jvp`) does not work through the layer.
 
     Attributes:
-        momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
-            number is a variable ``updates`` beside the statistics.
-        activation: An activation that follows, as in `jaxbn.batch_norm_act`.
-        unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Flax's are biased.
+        momentum: The weight of the old statistics, as in Flax; ``None`` gives all batches the same weight, and counts
+            them in a variable ``updates``, next to the statistics.
+        activation: An activation to apply to the result, as in `jaxbn.batch_norm_act`.
+        unbiased: Whether the running variance averages unbiased variances, as in PyTorch. Flax averages biased ones.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn

@@ -1,10 +1,10 @@
-"""Layers of ``flax.nnx`` that compute by jaxbn, and `swap`, which changes the layers of a model that exists.
+"""Layers of ``flax.nnx`` that compute by jaxbn, and `swap`, which changes the layers of an existing model.
 
     import jaxbn.nnx
     print(jaxbn.nnx.swap(model))                    # in place: parameters and statistics stay where they are
-    layer = jaxbn.nnx.Conv(16, 32, (3, 3), rngs=rngs)  # or from the start, in the place of nnx.Conv
+    layer = jaxbn.nnx.Conv(16, 32, (3, 3), rngs=rngs)  # or from the start, in place of nnx.Conv
 
-The layers are subclasses of Flax's, with its constructors, parameters and state, so that checkpoints of the one load
+The layers are subclasses of Flax's, with its constructors, parameters and state, so that checkpoints of either load
 into the other. Batch norm follows Flax's running averages; ``use_fast_variance`` is accepted and makes no difference,
 because jaxbn's variance is accurate and fast. Flax must be installed (``pip install flax``).
 """
@@ -56,15 +56,15 @@ class ConvTranspose(nnx.ConvTranspose):
 class BatchNorm(nnx.BatchNorm):
     """``nnx.BatchNorm``, computed by `jaxbn.batch_norm_act` and `jaxbn.batch_norm_act_inference`.
 
-    Complex or empty arrays and a single example are left to Flax's own code. Forward mode (`jax.jvp`) does not go
+    Flax's own code normalises complex or empty arrays and a single example. Forward mode (`jax.jvp`) does not work
     through the layer.
 
     Args:
         num_features, kwargs: Flax's arguments.
-        momentum: The weight of the old statistics, as in Flax; ``None`` averages over all batches alike. Then their
-            number is kept in ``updates`` beside the statistics.
-        activation: An activation that follows, as in `jaxbn.batch_norm_act`.
-        unbiased: Whether the running variance averages unbiased variances, as PyTorch's does. Flax's are biased.
+        momentum: The weight of the old statistics, as in Flax; ``None`` gives all batches the same weight, and counts
+            them in ``updates``, next to the statistics.
+        activation: An activation to apply to the result, as in `jaxbn.batch_norm_act`.
+        unbiased: Whether the running variance averages unbiased variances, as in PyTorch. Flax averages biased ones.
     """
 
     updates: nnx.BatchStat | None
@@ -130,19 +130,19 @@ SWAPS: dict[type, type] = {nnx.Conv: Conv, nnx.ConvTranspose: ConvTranspose, nnx
 def swap(model: nnx.Module) -> SwapReport:
     """Makes the convolutions and batch norms of a Flax model compute by jaxbn, in place.
 
-    Parameters, statistics and the layers themselves stay the same objects, so that an optimizer that holds them goes
-    on. Functions that `jax.jit` compiled with the model in their closure, and methods of layers that were stored, stay
-    as they are: swap first.
+    Parameters, statistics and the layers themselves stay the same objects, so that an optimizer that holds them keeps
+    working. Functions that `jax.jit` has compiled with the model in their closure, and stored methods of layers, keep
+    Flax's code: swap first.
 
     Args:
         model: The model, or a single layer.
 
     Returns:
-        What was replaced, and what was left and why.
+        A `SwapReport`: the layers that were replaced, and those that were left, with the reasons.
 
     Raises:
         TypeError: ``model`` is not a module of ``flax.nnx``.
-        ValueError: There is no convolution or batch norm of ``flax.nnx`` in it.
+        ValueError: ``model`` has no convolution or batch norm of ``flax.nnx``.
 
     Example:
         >>> import jaxbn

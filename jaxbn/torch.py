@@ -1,4 +1,4 @@
-"""PyTorch's parameters, brought over to jaxbn's functions and back.
+"""Converts PyTorch's parameters for jaxbn's functions, and back.
 
     kernel, bias = jaxbn.torch.conv_from_torch(model.conv1)
     gamma, beta, running = jaxbn.torch.batch_norm_from_torch(model.bn1)
@@ -35,7 +35,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def conv_from_torch(source: Any) -> tuple[jax.Array, jax.Array | None]:
-    """The kernel and the bias of a PyTorch convolution, for `jaxbn.conv`.
+    """Converts the kernel and the bias of a PyTorch convolution for `jaxbn.conv`.
 
     Args:
         source: A ``Conv1d``, ``Conv2d`` or ``Conv3d``, or its part of a ``state_dict``.
@@ -58,7 +58,7 @@ def conv_from_torch(source: Any) -> tuple[jax.Array, jax.Array | None]:
 
 
 def conv_to_torch(kernel: jax.Array, bias: jax.Array | None = None) -> dict[str, Any]:
-    """The ``state_dict`` of a PyTorch convolution, from the kernel and the bias of `jaxbn.conv`.
+    """Converts the kernel and the bias of `jaxbn.conv` to the ``state_dict`` of a PyTorch convolution.
 
     Args:
         kernel: The kernel ``(*window, in // groups, out)``.
@@ -76,7 +76,7 @@ def conv_to_torch(kernel: jax.Array, bias: jax.Array | None = None) -> dict[str,
 
 
 def conv_transpose_from_torch(source: Any) -> tuple[jax.Array, jax.Array | None]:
-    """The kernel and the bias of a PyTorch transposed convolution, for `jaxbn.conv_transpose`.
+    """Converts the kernel and the bias of a PyTorch transposed convolution for `jaxbn.conv_transpose`.
 
     Args:
         source: A ``ConvTranspose1d``, ``ConvTranspose2d`` or ``ConvTranspose3d``, or its part of a ``state_dict``.
@@ -100,7 +100,7 @@ def conv_transpose_from_torch(source: Any) -> tuple[jax.Array, jax.Array | None]
 
 
 def conv_transpose_to_torch(kernel: jax.Array, bias: jax.Array | None = None) -> dict[str, Any]:
-    """The ``state_dict`` of a PyTorch transposed convolution, from the arguments of `jaxbn.conv_transpose`.
+    """Converts the arguments of `jaxbn.conv_transpose` to the ``state_dict`` of a PyTorch transposed convolution.
 
     Args:
         kernel: The kernel ``(*window, out // groups, in)``.
@@ -118,7 +118,7 @@ def conv_transpose_to_torch(kernel: jax.Array, bias: jax.Array | None = None) ->
 
 
 def batch_norm_from_torch(source: Any) -> tuple[jax.Array | None, jax.Array | None, RunningStats | None]:
-    """γ, β and the running statistics of a PyTorch batch norm.
+    """Converts γ, β and the running statistics of a PyTorch batch norm.
 
     PyTorch's running variance is unbiased, as `jaxbn.update_running_stats` keeps it by default, with the same momentum.
 
@@ -159,13 +159,13 @@ def batch_norm_from_torch(source: Any) -> tuple[jax.Array | None, jax.Array | No
 def batch_norm_to_torch(
     gamma: jax.Array | None, beta: jax.Array | None, running: RunningStats | None = None
 ) -> dict[str, Any]:
-    """The ``state_dict`` of a PyTorch batch norm.
+    """Converts γ, β and running statistics to the ``state_dict`` of a PyTorch batch norm.
 
     Args:
-        gamma, beta: The parameters. ``None`` for both gives the state of a batch norm with ``affine=False``; if one of
-            them is ``None``, it is 1 or 0, because PyTorch has both or none.
-        running: The running statistics; ``None`` gives the state of one with ``track_running_stats=False``. PyTorch has
-            one ``num_batches_tracked``, which is the largest of the channels' updates.
+        gamma, beta: The parameters. ``None`` for both gives the state of a batch norm with ``affine=False``. If only
+            one is ``None``, γ = 1 or β = 0 takes its place, because PyTorch has both or none.
+        running: The running statistics; ``None`` gives the state of a batch norm with ``track_running_stats=False``.
+            PyTorch has one ``num_batches_tracked``, which is the largest of the channels' updates.
 
     Returns:
         The tensors.
@@ -208,7 +208,7 @@ def _require_rank(function: str, name: str, array: jax.Array) -> None:
 
 
 def _state(function: str, source: Any, kind: str) -> dict[str, jax.Array]:
-    """The arrays of a module whose class is called ``kind`` and a number of dimensions, or of a mapping."""
+    """The arrays of a mapping, or of a module of a class such as ``Conv2d`` if ``kind`` is ``Conv``."""
     if not isinstance(source, Mapping):
         names = [each.__name__ for each in type(source).__mro__]
         wanted = (*(f"{kind}{dimensions}d" for dimensions in (1, 2, 3)), f"Sync{kind}")
@@ -232,7 +232,7 @@ def _require_keys(function: str, state: dict[str, Any], wanted: tuple[str, ...],
 def _array(value: Any) -> jax.Array:
     if hasattr(value, "detach"):  # a tensor
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # which NumPy does not know
+        if str(value.dtype) == "torch.bfloat16":  # NumPy does not have this dtype
             return jnp.asarray(value.float().numpy(), jnp.bfloat16)
         value = value.numpy()
     return jnp.asarray(value)

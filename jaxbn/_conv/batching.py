@@ -1,4 +1,4 @@
-"""How a bilinear map with batch axes, which `jax.vmap` adds, is computed: as one larger map, or in a loop.
+"""Computes a bilinear map with the batch axes that `jax.vmap` adds: as one larger map, or in a loop.
 
 A batch axis that only one operand has is merged into another axis of that operand: batched images make a longer batch,
 batched kernels make more output channels, and so on. If both operands are batched, the result is a grouped convolution,
@@ -27,7 +27,7 @@ class Merge(NamedTuple):
 
     axis: int  # the operand's axis that it is merged into
     result_axis: int  # the axis that contains it in the result
-    features: str | None = None  # the number of channels that grows with it, a field of `ConvGeometry`
+    features: str | None = None  # the field of `ConvGeometry` that grows: a number of channels
 
 
 MERGES: dict[MapName, tuple[Merge, Merge]] = {
@@ -35,7 +35,7 @@ MERGES: dict[MapName, tuple[Merge, Merge]] = {
     "input_gradient": (Merge(0, 0), Merge(-2, -1, "in_features")),
     "kernel_gradient": (Merge(-1, -2, "in_features"), Merge(-1, -1, "out_features")),
 }
-"""For each map, the merge of its left operand and that of its right operand."""
+"""For each map, the merges of its left and its right operand."""
 
 
 def compute(
@@ -60,7 +60,7 @@ def compute(
     left_merge, right_merge = MERGES[map_name]
 
     def compute_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """The map of two operands that share no batch axis."""
+        """Compute the map of two operands that share no batch axis."""
         left, right = (_with_one_batch_axis(operand, len(spec.geometry.window) + 2) for operand in pair)
 
         def with_left(geometry: ConvGeometry, left: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ def compute(
 
 
 def _with_one_batch_axis(operand: jax.Array, rank: int) -> jax.Array:
-    """Flatten all axes in front of the last ``rank`` ones to one."""
+    """Flatten all axes before the last ``rank`` axes into one."""
     batch_axes = operand.ndim - rank
     return operand.reshape(prod(operand.shape[:batch_axes]), *operand.shape[batch_axes:])
 
@@ -96,7 +96,7 @@ def _merge_batch(
     geometry: ConvGeometry,
     operand: jax.Array,
 ) -> jax.Array:
-    """``compute_one`` for every entry of the first axis: in one call, or in a loop if channels of groups would grow."""
+    """Apply ``compute_one`` to every entry of the first axis: in one call, or in a loop if groups would grow."""
     count, rank = operand.shape[0], operand.ndim - 1
     if count == 1:
         return compute_one(geometry, operand[0])[None]

@@ -1,15 +1,15 @@
-"""Borders that are not zeros: an image continued beyond its edges, and the adjoint, which folds a border back.
+"""Borders that are not zeros: `pad` continues an image beyond its edges, and `fold` is its adjoint.
 
 Along an axis with entries ``x(0) … x(n − 1)``, the entry at ``−i``, and at ``n − 1 + i``, for i = 1, 2, … is
 
-    reflect      x(i)        x(n − 1 − i)    the image in a mirror at its last entry
-    replicate    x(0)        x(n − 1)        the last entry again
-    circular     x(n − i)    x(i − 1)        the image once more
+    reflect      x(i)        x(n − 1 − i)    the image mirrored at its last entry
+    replicate    x(0)        x(n − 1)        the last entry repeated
+    circular     x(n − i)    x(i − 1)        the image repeated
 
 Every entry of the border is a copy of one entry of the image, so in the backward pass its gradient is added to that of
-the entry that it copies. The padded image is computed again there, and not saved.
+the original. The padded image is not saved: the backward pass computes it again.
 
-Zeros need neither: the convolutions leave them out.
+Borders of zeros need neither function: they are the padding of the convolution itself.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class Border(NamedTuple):
-    """The border along one spatial axis; with zeros its widths are 0, because a convolution's geometry has them."""
+    """The border along one spatial axis. Zeros have widths of 0 here: they are in the convolution's geometry."""
 
     mode: str
     low: int
@@ -32,14 +32,14 @@ class Border(NamedTuple):
 
 
 def pad(x: jax.Array, borders: Sequence[Border]) -> jax.Array:
-    """``x`` in channels-last layout with its borders."""
+    """Add the borders to ``x``, in channels-last layout."""
     for axis, border in enumerate(borders, 1):
         x = _pad_axis(x, axis, border) if border.low or border.high else x
     return x
 
 
 def fold(dx: jax.Array, borders: Sequence[Border]) -> jax.Array:
-    """The adjoint of `pad`: the gradient of ``x`` from that of the padded ``x``."""
+    """Compute the gradient of ``x`` from that of the padded ``x``: the adjoint of `pad`."""
     for axis, border in reversed([*enumerate(borders, 1)]):
         dx = _fold_axis(dx, axis, border) if border.low or border.high else dx
     return dx
@@ -71,7 +71,7 @@ def _fold_axis(dx: jax.Array, axis: int, border: Border) -> jax.Array:
     )
 
     def placed(part: jax.Array, start: int) -> jax.Array:
-        """The part at its place in the image, with zeros around it."""
+        """Put the part at its place in an image of zeros."""
         widths = [(0, 0, 0)] * dx.ndim
         widths[axis] = (start, size - start - part.shape[axis], 0)
         return lax.pad(part, np.zeros((), dx.dtype), widths)

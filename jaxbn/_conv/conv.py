@@ -4,13 +4,13 @@ Forward:
 
     y(b, p, k) = Σ_c Σ_n x(b, p · stride + n · dilation − low, c) · K(n, c, k) + bias(k)
 
-The sum is linear in ``x`` and in ``K``, so with ``dy = ∂Loss/∂y`` each gradient is the sum with the roles exchanged:
+The sum is linear in ``x`` and in ``K``, so each gradient is such a sum with ``dy = ∂Loss/∂y`` in place of one factor:
 
     dx    = Σ dy · K    over the outputs and taps that meet an input     (D5, D6)
     dK    = Σ x · dy    over the batch and the outputs                   (D7, D8)
     dbias = Σ dy        over the batch and the outputs                   (the deck leaves it out)
 
-A border that is not of zeros is added to ``x`` before, and dx is folded back after (`jaxbn._conv.borders`).
+A border that is not zeros is added to ``x`` first, and its gradient is added to dx at the end (`jaxbn._conv.borders`).
 
 These sums are the bilinear maps of `jaxbn._conv.maps`; `jaxbn._conv.geometry` has the index arithmetic.
 
@@ -65,49 +65,48 @@ def conv(
 
         y(b, p, k) = Σ_c Σ_n x(b, p · stride + n · dilation − low, c) · K(n, c, k) + bias(k)
 
-    ``b`` is an image, ``p`` a position in the output, ``n`` a position in the window (a tap), ``c`` an input channel,
-    ``k`` an output channel, and ``low`` the padding in front. An image has 1, 2 or 3 spatial axes.
+    ``b`` is an image, with 1, 2 or 3 spatial axes, ``p`` a position in the output, ``n`` one in the window (a tap),
+    ``c`` and ``k`` are an input and an output channel, and ``low`` is the padding in front. As in JAX, Flax and
+    PyTorch, the kernel is not rotated (D1); ``flip_kernel`` gives the deck's convolution (D3).
 
-    As in JAX, Flax and PyTorch, the kernel is not rotated: this is a cross-correlation (D1). With ``flip_kernel`` it is
-    rotated by 180° first, and the result is the convolution of the deck (D3).
+    The gradients follow hand-written formulas, with ``dy = ∂Loss/∂y``:
 
-    The gradients are computed by hand-written formulas, from the gradient ``dy`` with respect to ``y``:
-    ``dx = Σ dy · K`` over the outputs that an input contributes to (D5), ``dkernel = Σ x · dy`` over the batch and the
-    outputs (D7), and ``dbias = Σ dy``. Only ``x``, ``kernel`` and ``bias`` themselves are saved for the backward pass.
-    Gradients of gradients work to every order, and so does `jax.jvp` of a gradient, as in `jax.hessian`. For `jax.jvp`,
-    `jax.linearize` or `jax.jacfwd` of `conv` itself, pass ``forward_mode=True``.
+        dx      = Σ dy · K    over the outputs and taps that meet an input    (D5)
+        dkernel = Σ x · dy    over the batch and the outputs                  (D7)
+        dbias   = Σ dy        over the batch and the outputs
+
+    Saved for the backward pass: ``x``, ``kernel`` and ``bias``. Gradients of any order work, and `jax.jvp` of a
+    gradient, as in `jax.hessian`.
 
     Args:
-        x: The images, ``(batch, *spatial, in)``, of any floating dtype. ``dimension_numbers`` may order the axes
-            otherwise.
+        x: The images, ``(batch, *spatial, in)``, of any floating dtype.
         kernel: The weights, ``(*window, in // groups, out)``, of ``x``'s dtype.
         bias: One number for each output channel, of any floating dtype; ``None`` adds nothing.
-        stride: The distance between neighbouring windows, an int or one for each spatial axis.
-        padding: How many zeros surround an image: ``"VALID"`` (none), ``"SAME"`` (as many as give
-            ``⌈input / stride⌉`` outputs, an odd one at the end), ``"SAME_LOWER"`` (an odd one in front), an int for
-            both sides of every axis, or a tuple with an int or a pair ``(low, high)`` for each axis. Negative numbers
-            crop. ``"CAUSAL"`` puts so many in front that the window of an output ends at the output's own place.
-            ``"REFLECT"``, ``"REPLICATE"`` and ``"CIRCULAR"`` are ``"SAME"`` with that ``padding_mode``.
-        padding_mode: What surrounds an image, with the widths of ``padding``: ``"zeros"``; ``"reflect"``, the image in
-            a mirror at its last entry; ``"replicate"``, its last entry again and again; ``"circular"``, the image once
-            more, from its other side; or a tuple with one for each spatial axis. The padded image is computed again in
-            the backward pass, and not saved.
-        dilation: The distance between neighbouring taps of the kernel, an int or one for each spatial axis.
-        groups: The channels are divided into so many blocks, which are convolved separately; ``in`` of them make a
-            depthwise convolution.
+        stride: The distance between neighbouring windows: an int, or one for each spatial axis.
+        padding: The width of the border: ``"VALID"`` (none), ``"SAME"`` (``⌈input / stride⌉`` outputs; an odd entry is
+            at the end), ``"SAME_LOWER"`` (an odd entry is in front), ``"CAUSAL"`` (all in front: a window ends at the
+            position of its output), an int for all sides, or a tuple with an int or a pair ``(low, high)`` for each
+            axis. Negative numbers crop. ``"REFLECT"``, ``"REPLICATE"`` and ``"CIRCULAR"`` are ``"SAME"`` with that
+            ``padding_mode``.
+        padding_mode: The entries of the border: ``"zeros"``, ``"reflect"`` (the image mirrored at its last entry),
+            ``"replicate"`` (its last entry repeated), ``"circular"`` (the image repeated), or a tuple with one for each
+            spatial axis. The backward pass computes the padded image again.
+        dilation: The distance between neighbouring taps of the kernel: an int, or one for each spatial axis.
+        groups: The number of groups of channels, which are convolved separately; ``in`` groups make a depthwise
+            convolution.
         flip_kernel: Whether to rotate the kernel by 180°.
-        dimension_numbers: The order of the axes of ``x``, ``kernel`` and ``y``, as `jax.lax.conv_dimension_numbers`
-            takes it, such as ``("NCHW", "OIHW", "NCHW")`` for PyTorch's; ``None`` is channels last.
-        precision: The precision of the products, as `jax.lax.conv_general_dilated` takes it; the gradients use it too.
-        preferred_element_type: The dtype in which products are summed and that ``y`` has; ``None`` is ``x``'s. The
-            gradients are summed in it too, and returned in ``x``'s dtype. Their products are formed in ``x``'s dtype,
-            except for float16, whose range is too small: then they are formed in ``dy``'s.
-        algorithm: The name of the algorithm that computes the convolution and its gradients; ``None`` lets jaxbn choose
-            the fastest for each. `explain_conv` lists the choices.
-        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
-            same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
-            `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`),
-            ``dy = conv(dx, K) + conv(x, dK) + dbias``, and reverse mode transposes that rule.
+        dimension_numbers: The order of the axes of ``x``, ``kernel`` and ``y``, as in `jax.lax.conv_dimension_numbers`,
+            such as ``("NCHW", "OIHW", "NCHW")`` for PyTorch's; ``None`` is channels last.
+        precision: The precision of the products, as in `jax.lax.conv_general_dilated`, in the gradients too.
+        preferred_element_type: The dtype of sums, and of ``y``; ``None`` is ``x``'s. The gradients are summed in it
+            too, and returned in ``x``'s dtype. Their products are formed in ``x``'s dtype, but in ``dy``'s if ``x`` is
+            float16, whose range is too small.
+        algorithm: The algorithm for the convolution and its gradients; ``None`` chooses the fastest for each of them.
+            `explain_conv` shows the choices.
+        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode, with the same values.
+            By default there is only a reverse-mode rule (a `jax.custom_vjp`), so `jax.jvp`, `jax.linearize` and
+            `jax.jacfwd` raise an error. With True there is a tangent rule (a `jax.custom_jvp`), which reverse mode
+            transposes: ``dy = conv(dx, K) + conv(x, dK) + dbias``.
 
     Returns:
         ``(batch, *output, out)``, or in the order of ``dimension_numbers``, in ``x``'s dtype or
@@ -205,7 +204,7 @@ def conv_tangent(
     dkernel: jax.Array | None,
     dbias: jax.Array | None,
 ) -> jax.Array:
-    """``dy`` (D3); a tangent that is ``None`` is zero."""
+    """Compute the tangent ``dy = conv(dx, K) + conv(x, dK) + dbias``. ``None`` stands for a zero tangent."""
     layout, spec, borders = config
     x, kernel, _ = residuals
     if dx is None and dkernel is None:  # There must be one product, for the shape of y.
@@ -215,7 +214,7 @@ def conv_tangent(
         for left, right in ((dx, kernel), (x, dkernel))
         if left is not None and right is not None
     ]
-    # In at least float32, because the transpose of the addition of dbias is a sum.
+    # Add in at least float32, because the transpose of adding dbias is a sum.
     dy = reduce(jnp.add, map(widened, products))
     dy = dy if dbias is None else dy + along_channels(dbias, dy)
     return layout.restore_y(dy.astype(products[0].dtype))

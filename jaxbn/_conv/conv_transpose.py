@@ -4,8 +4,8 @@ Forward:
 
     y(b, i, c) = Σ_k Σ_n x(b, p, k) · K(n, c, k) + bias(c)    over the p, n with p · stride + n · dilation − low = i
 
-It is the bilinear map `input_gradient`, with ``x`` in the place of ``dy``. So its gradients are the other two maps with
-the roles of ``x`` and ``dy`` exchanged:
+It is the bilinear map `input_gradient`, with ``x`` in place of ``dy``. So its gradients are the other two maps with the
+roles of ``x`` and ``dy`` exchanged:
 
     dx    = Σ dy · K    the forward map of the convolution that is transposed    (D3)
     dK    = Σ dy · x    its kernel gradient, with dy as the input                (D7)
@@ -54,35 +54,35 @@ def conv_transpose(
     algorithm: str | None = None,
     forward_mode: bool = False,
 ) -> Float[Array, "batch *output out"]:
-    """Transposes a convolution: computes the gradient of ``conv(·, kernel)`` with respect to its input, as a layer.
+    """Computes a transposed convolution: the gradient of ``conv(·, kernel)`` with respect to its input, as a layer.
 
         y(b, i, c) = Σ_k Σ_n x(b, p, k) · K(n, c, k) + bias(c)    over the p, n with p · stride + n · dilation − low = i
 
-    The gradients are computed by hand-written formulas: ``dx = conv(dy, K)``, ``dkernel`` is the kernel gradient of
-    that convolution with the roles of ``x`` and ``dy`` exchanged, and ``dbias = Σ dy``. Only ``x``, ``kernel`` and
-    ``bias`` themselves are saved for the backward pass.
+    The gradients follow hand-written formulas: ``dx = conv(dy, K)``, ``dbias = Σ dy``, and ``dkernel`` is the kernel
+    gradient of that convolution, with ``x`` and ``dy`` exchanged. Saved for the backward pass: ``x``, ``kernel`` and
+    ``bias``.
 
     ``kernel`` and the options are those of the convolution that is transposed, which maps the output's channels to
-    ``x``'s. A kernel ``w`` of another library is brought over as follows.
+    ``x``'s. To convert a kernel ``w`` of another library:
 
     - PyTorch's ``ConvTranspose2d`` has ``(in, out // groups, height, width)``: ``jnp.transpose(w, (2, 3, 1, 0))``. The
       options keep their values.
-    - Flax's ``ConvTranspose`` and ``lax.conv_transpose`` have ``(height, width, in, out)``: rotate it and exchange its
-      channels, ``jnp.flip(w, (0, 1)).swapaxes(2, 3)``. With ``transpose_kernel=True`` it is right as it is.
+    - Flax's ``ConvTranspose`` and ``lax.conv_transpose`` have ``(height, width, in, out)``:
+      ``jnp.flip(w, (0, 1)).swapaxes(2, 3)``. With ``transpose_kernel=True``, use ``w`` as it is.
 
     Args:
         x: The images, as in `conv`.
         kernel: The weights, ``(*window, out // groups, in)``, of ``x``'s dtype.
         bias: One number for each output channel, of any floating dtype; ``None`` adds nothing.
-        padding: The padding of the convolution that is transposed, which makes this function's output smaller.
-            ``"SAME"`` and ``"SAME_LOWER"`` give ``input · stride`` outputs, ``"VALID"`` gives
+        padding: The padding of the convolution that is transposed; it makes the output smaller. ``"SAME"`` and
+            ``"SAME_LOWER"`` give ``input · stride`` outputs, ``"VALID"`` gives
             ``input · stride + max(extent − stride, 0)`` with ``extent = dilation · (window − 1) + 1``, as in
             `jax.lax.conv_transpose`. Explicit padding gives
             ``(input − 1) · stride + extent − low − high + output_padding``, as in PyTorch.
         output_padding: Outputs to add at the end with explicit ``padding``, fewer than the stride or the dilation.
-        stride, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm: The
-            options of the convolution that is transposed, explained in `conv`; ``dimension_numbers`` are those of this
-            function's ``x``, ``kernel`` and ``y``.
+        stride, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm: As in
+            `conv`, for the convolution that is transposed; but ``dimension_numbers`` are those of this function's
+            ``x``, ``kernel`` and ``y``.
         forward_mode: Whether forward mode works too, as in `conv`.
 
     Returns:
@@ -90,8 +90,8 @@ def conv_transpose(
         ``preferred_element_type``.
 
     Raises:
-        TypeError, ValueError: The arguments do not fit together, as explained in `conv`; or ``output_padding`` is too
-            large or is combined with a ``padding`` by name.
+        TypeError, ValueError: As in `conv`; or ``output_padding`` is too large, or is combined with a named
+            ``padding``.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -100,7 +100,7 @@ def conv_transpose(
         (1, 8, 8, 2)
 
     References:
-        Deck, D5 as a forward.
+        Deck, D5, as a forward map.
     """
     x, kernel, bias = as_arrays("conv_transpose", x=x, kernel=kernel, bias=bias)
     require_bool("conv_transpose", "forward_mode", forward_mode)
@@ -179,7 +179,7 @@ def _conv_transpose_tangent(
     dkernel: jax.Array | None,
     dbias: jax.Array | None,
 ) -> jax.Array:
-    """``dy`` (D5); a tangent that is ``None`` is zero."""
+    """Compute the tangent ``dy = Σ dx · K + Σ x · dK + dbias``. ``None`` stands for a zero tangent."""
     layout, spec, _ = config
     x, kernel, _ = residuals
     if dx is None and dkernel is None:  # There must be one product, for the shape of y.
@@ -189,7 +189,7 @@ def _conv_transpose_tangent(
         for left, right in ((dx, kernel), (x, dkernel))
         if left is not None and right is not None
     ]
-    # In at least float32, because the transpose of the addition of dbias is a sum.
+    # Add in at least float32, because the transpose of adding dbias is a sum.
     dy = reduce(jnp.add, map(widened, products))
     dy = dy if dbias is None else dy + along_channels(dbias, dy)
     return layout.restore_y(dy.astype(products[0].dtype))

@@ -22,7 +22,7 @@ class Choice(NamedTuple):
 
 
 class ConvExplanation(NamedTuple):
-    """The algorithm of each of the three maps; its ``str`` has a line for each."""
+    """The algorithm of each of the three maps; its ``str`` has one line for each map."""
 
     convolve: Choice
     input_gradient: Choice
@@ -59,17 +59,17 @@ def explain_conv(
     compute a large batch a few images at a time.
 
     Args:
-        x, kernel, bias: The operands of `conv`.
+        x, kernel, bias: As in `conv`.
         stride, padding, padding_mode, dilation, groups, flip_kernel, dimension_numbers, precision,
-            preferred_element_type, algorithm: The options of the convolution, explained in `conv`.
+            preferred_element_type, algorithm: As in `conv`.
         platform: The platform that the program is compiled for, ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``;
-            ``None`` is the default device's.
+            ``None`` is that of the default device.
 
     Returns:
         A `ConvExplanation`: an algorithm and a reason for each map.
 
     Raises:
-        TypeError, ValueError: The arguments do not fit together, as explained in `conv`; or ``platform`` is unknown.
+        TypeError, ValueError: As in `conv`; or ``platform`` is unknown.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn

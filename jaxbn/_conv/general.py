@@ -1,4 +1,4 @@
-"""`jax.lax.conv_general_dilated` by the three bilinear maps: a stand-in wherever ``jax.lax``'s function is called."""
+"""`jax.lax.conv_general_dilated` by the three bilinear maps; it can replace ``jax.lax``'s function everywhere."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,32 +32,32 @@ def conv_general_dilated(
     preferred_element_type: DTypeLike | None = None,
     out_sharding: Any = None,
 ) -> jax.Array:
-    """Convolves exactly as `jax.lax.conv_general_dilated` does, with this library's gradients.
+    """Convolves exactly as `jax.lax.conv_general_dilated` does, with the same signature and this library's gradients.
 
         y(b, p, k) = Σ_c Σ_n lhs(b, i, c) · rhs(n, c, k)    with i · lhs_dilation = p · stride + n · rhs_dilation − low
 
-    It is linear in each operand, and forward mode, reverse mode and any mixture of them work. Its derivatives are the
-    input gradient and the kernel gradient (D5, D7), and their derivatives are again among the three maps. Saved for the
-    backward pass: ``lhs`` and ``rhs``.
+    Forward mode, reverse mode and any nesting of them work. The derivatives are the input gradient and the kernel
+    gradient (D5, D7), whose derivatives are again among the three maps. Saved for the backward pass: ``lhs`` and
+    ``rhs``.
 
-    The policies of `jax.checkpoint` that save the results of products do not know this function as they know ``lax``'s,
-    so its result is recomputed. `jax.experimental.jet` works through it, but not through a function with a
-    `jax.custom_vjp`, such as `conv`, unless its gradient is taken inside.
+    Policies of `jax.checkpoint` that save the results of products do not recognise this function, so its result is
+    recomputed. `jax.experimental.jet` works through it. Through a function with a `jax.custom_vjp`, such as `conv`, jet
+    works only if the gradient is taken inside.
 
     Args:
-        lhs, rhs: The operands, as in `jax.lax.conv_general_dilated`.
+        lhs, rhs: The operands, as in ``lax``.
         window_strides, padding, lhs_dilation, rhs_dilation, feature_group_count, batch_group_count, precision: As in
-            ``lax``, in name, order, default and meaning.
+            ``lax``.
         dimension_numbers: As in ``lax``: ``None`` is channels *first*, unlike in `conv`.
-        preferred_element_type: As in ``lax``, except that in the derivatives the cotangent is cast to the dtype of the
-            operands, unless that is float16: then the operands are cast to the cotangent's.
+        preferred_element_type: As in ``lax``, except that the derivatives cast the cotangent to the operands' dtype or,
+            if that is float16, the operands to the cotangent's.
         out_sharding: As in ``lax``; if it is given, ``lax``'s function computes the result.
 
     Returns:
-        What ``lax`` returns.
+        The result of the convolution, as in ``lax``.
 
     Raises:
-        TypeError, ValueError: What ``lax`` raises.
+        TypeError, ValueError: As in ``lax``.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -81,7 +81,7 @@ def conv_general_dilated(
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
     )
-    expected = jax.eval_shape(lax_convolution, lhs, rhs)  # Raises lax's error for what lax refuses.
+    expected = jax.eval_shape(lax_convolution, lhs, rhs)  # Raises lax's error if lax refuses the arguments.
     is_exact = not jnp.issubdtype(expected.dtype, jnp.inexact)
     if lhs.ndim not in CHANNELS_LAST or out_sharding is not None or 0 in rhs.shape or is_exact:
         return lax_convolution(lhs, rhs)
@@ -122,9 +122,9 @@ def lax_style_conv_transpose(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`jax.lax.conv_transpose` by `conv_general_dilated`, for the layers of other libraries, which follow its padding.
+    """Compute `jax.lax.conv_transpose` by `conv_general_dilated`, for layers of other libraries, which use its padding.
 
-    Channels are last unless ``dimension_numbers`` says otherwise. ``padding`` is that of the dilated input.
+    Channels are last unless ``dimension_numbers`` says otherwise. Explicit ``padding`` is that of the dilated input.
     """
     spatial = lhs.ndim - 2
     axes = "DHW"[3 - spatial :]
@@ -167,7 +167,7 @@ def _steps(given: Sequence[int] | None, spatial: int) -> Sizes:
 
 
 def _groups_to_features(x: jax.Array, groups: int) -> jax.Array:
-    """``(groups · batch, ..., in)`` as ``(batch, ..., groups · in)``: each block of the batch a group of channels."""
+    """Reshape ``(groups · batch, ..., in)`` to ``(batch, ..., groups · in)``: a block of the batch becomes a group."""
     if groups == 1:
         return x
     x = jnp.moveaxis(x.reshape(groups, x.shape[0] // groups, *x.shape[1:]), 0, -2)

@@ -40,7 +40,7 @@ class ConvGeometry:
 
     @property
     def output(self) -> Sizes:
-        """The number of places along each axis where the dilated window fits into the padded input."""
+        """The number of positions along each axis at which the dilated window fits into the padded input."""
         return tuple(
             max_dim((size - extent) // stride + 1, 0)
             for size, extent, stride in zip(self.padded_input, self.extent, self.stride, strict=True)
@@ -72,9 +72,9 @@ class ConvGeometry:
 
     @property
     def adjoint(self) -> "ConvGeometry":
-        """The convolution that is the input gradient: of ``dy`` with the rotated kernel, its channels exchanged (D6).
+        """The input gradient as a convolution of ``dy`` with the rotated kernel, its channel axes exchanged (D6).
 
-        Stride and input dilation change places. The upper padding is what gives the result the input's shape.
+        Stride and input dilation are exchanged. With this upper padding the result has the input's shape.
         """
         padding = tuple(
             (extent - 1 - low, dilated_input + low - dilated_output)
@@ -92,9 +92,10 @@ class ConvGeometry:
 
     @property
     def kernel_gradient_padding(self) -> Padding:
-        """The padding of ``x`` with which sliding the dilated ``dy`` along it gives the window's shape (D8).
+        """The padding of ``x`` in the kernel gradient, which slides the dilated ``dy`` along ``x`` (D8).
 
-        The upper padding is negative if a stride leaves rows at the end that no window reaches: they are cropped.
+        With it the result has the window's shape. The upper padding is negative if the stride leaves rows at the end
+        that no window reaches: it crops them.
         """
         return tuple(
             (low, extent - 1 + dilated_output - dilated_input - low)
@@ -108,7 +109,7 @@ class ConvGeometry:
 
 
 def dilated_extent(window: Sizes, dilation: Sizes) -> Sizes:
-    """The extent of a dilated window: how many inputs it covers from its first tap to its last."""
+    """The extent of a dilated window: the number of inputs from its first tap to its last."""
     return tuple(step * (taps - 1) + 1 for taps, step in zip(window, dilation, strict=True))
 
 
@@ -118,11 +119,11 @@ def _dilated(sizes: Sizes, steps: Sizes) -> Sizes:
 
 
 def padding_by_name(name: str, input_: Sizes, extent: Sizes, stride: Sizes) -> Padding:
-    """``"VALID"``, or the padding with which the output has ``⌈input / stride⌉`` entries along each axis.
+    """The padding that a name stands for.
 
-    An odd zero goes above with ``"SAME"``, below with ``"SAME_LOWER"``. With ``"CAUSAL"`` all are below, and the window
-    of an output ends at its own place in the input. Other names say what the border consists of, and are as wide as
-    ``"SAME"``.
+    ``"VALID"`` is no padding. With ``"SAME"`` and ``"SAME_LOWER"`` the output has ``⌈input / stride⌉`` entries along
+    each axis; an odd entry is above with ``"SAME"``, below with ``"SAME_LOWER"``. With ``"CAUSAL"`` all entries are
+    below, so that a window ends at the position of its output. The names of other borders are as wide as ``"SAME"``.
     """
     if name == "VALID":
         return ((0, 0),) * len(extent)

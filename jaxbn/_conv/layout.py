@@ -80,7 +80,7 @@ def read_layout(function: str, x: Operand, kernel: Operand, dimension_numbers: A
 
 
 def _missing_axis(function: str, x: Operand, kernel: Operand, dimension_numbers: Any) -> str:
-    """The error if ``x`` has one axis less than ``kernel``, with the expressions that add one."""
+    """The error message if ``x`` has one axis fewer than ``kernel``, with the expressions that add one."""
     with_axis = jax.ShapeDtypeStruct((1,) * kernel.ndim, x.dtype)
     layout = read_layout(function, with_axis, kernel, dimension_numbers, flip_kernel=False)
     batch, *_, channels = (
@@ -95,7 +95,7 @@ def _missing_axis(function: str, x: Operand, kernel: Operand, dimension_numbers:
 
 
 def as_read(x: Operand, kernel: Operand, dimension_numbers: Any) -> str:
-    """The end of an error about channels: the shapes, and the layout that they were taken for."""
+    """The end of an error message about channels: the shapes, and the layout in which they were read."""
     shapes = f". x.shape is {x.shape} and kernel.shape is {kernel.shape}, read as"
     if dimension_numbers is not None:
         return f"{shapes} dimension_numbers={dimension_numbers!r}"

@@ -7,8 +7,8 @@ the left:
     input_gradient     dx(b, i, c) = Σ dy(b, p, k) · K(n, c, k)
     kernel_gradient    dK(n, c, k) = Σ x(b, i, c) · dy(b, p, k)
 
-They are the sum ``Σ x · K · dy`` with one factor taken away, so the derivative of each map with respect to each operand
-is another of the three, and derivatives of every order need no further code. None of the maps rotates the kernel.
+Each map is the sum ``Σ x · K · dy`` without one of the factors, so its derivative with respect to an operand is another
+of the three, and derivatives of every order need no further code. None of the maps rotates the kernel.
 
 `convolve`, `convolve_input_gradient` and `convolve_kernel_gradient` are the same maps with the options of `conv`.
 """
@@ -43,10 +43,10 @@ def _plain_input_gradient(spec: ConvSpec, dy: jax.Array, kernel: jax.Array) -> j
 
 
 def _plain_kernel_gradient(spec: ConvSpec, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """A contraction with the type of the kernel gradient.
+    """Compute a contraction that has the type of the kernel gradient.
 
-    It cannot be JAX's convolution, whose type rule refuses operands that are sharded along an axis that is summed over.
-    Operands that are sharded along spatial axes are refused here as well: XLA's partitioner computes a wrong sum then.
+    JAX's convolution is no use here: its type rule refuses operands that are sharded along an axis that is summed over.
+    Operands that are sharded along spatial axes are refused, because XLA's partitioner would compute a wrong sum.
     """
     for name, array in (("x", x), ("dy", dy)):
         axes = sharding(array)
@@ -105,19 +105,19 @@ def convolve(
 
         y(b, p, k) = Σ_c Σ_n x(b, p · stride + n · dilation − low, c) · K(n, c, k)
 
-    Its derivatives are `convolve_input_gradient` and `convolve_kernel_gradient`, for which the same is true. Saved for
+    Its derivatives are `convolve_input_gradient` and `convolve_kernel_gradient`, which are bilinear maps too. Saved for
     the backward pass: ``x`` and ``kernel``.
 
     Args:
         x, kernel: The images and the weights, as in `conv`.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            The options of the convolution, explained in `conv`.
+            As in `conv`.
 
     Returns:
         ``y``, as `conv` returns it.
 
     Raises:
-        TypeError, ValueError: The arguments do not fit together, as explained in `conv`.
+        TypeError, ValueError: As in `conv`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -171,16 +171,15 @@ def convolve_input_gradient(
     Args:
         dy: The cotangent of ``y``, of ``y``'s shape and ``kernel``'s dtype.
         kernel: The weights, as in `conv`.
-        input_shape: The shape of ``x``, because with a stride several shapes give a ``y`` of one shape.
+        input_shape: The shape of ``x``. With a stride, inputs of several shapes give a ``y`` of the same shape.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            The options of the convolution, explained in `conv`.
+            As in `conv`.
 
     Returns:
         ``dx`` of ``input_shape``, in ``dy``'s dtype or ``preferred_element_type``.
 
     Raises:
-        TypeError, ValueError: The arguments do not fit together, as explained in `conv`; or ``dy`` does not have the
-            shape that the convolution returns.
+        TypeError, ValueError: As in `conv`; or ``dy`` does not have the shape that the convolution returns.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -234,16 +233,16 @@ def convolve_kernel_gradient(
     Args:
         x: The images, as in `conv`.
         dy: The cotangent of ``y``, of ``y``'s shape and ``x``'s dtype.
-        kernel_shape: The shape of ``kernel``, because with a stride several shapes give a ``y`` of one shape.
+        kernel_shape: The shape of ``kernel``. With a stride, kernels of several shapes give a ``y`` of the same shape.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            The options of the convolution, explained in `conv`.
+            As in `conv`.
 
     Returns:
         ``dK`` of ``kernel_shape``, in ``x``'s dtype or ``preferred_element_type``.
 
     Raises:
-        TypeError, ValueError: The arguments do not fit together, as explained in `conv`; or ``dy`` does not have the
-            shape that the convolution returns, or ``x``'s dtype.
+        TypeError, ValueError: As in `conv`; or ``dy`` does not have the shape that the convolution returns, or ``x``'s
+            dtype.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn

@@ -1,7 +1,7 @@
-"""The options of a convolution: what the caller asked for, and what it means for given operands.
+"""The options of a convolution: as the caller gives them, and resolved for given operands.
 
-Every public function builds one `ConvOptions` by keyword and resolves it once. Whatever is wrong with the arguments is
-raised there, while the program is traced.
+Every public function builds one `ConvOptions` by keyword and resolves it once. Errors in the arguments are raised
+there, while the program is traced.
 """
 
 import math
@@ -25,7 +25,7 @@ from jaxbn._sizes import is_known
 from jaxbn._validation import as_integer, require_bool, require_floating, require_vector
 
 Steps = int | tuple[int, ...]
-"""One step for every spatial axis, or one step for each."""
+"""One step for all spatial axes, or a tuple with one step for each axis."""
 
 PaddingOption = str | int | tuple[int | tuple[int, int], ...]
 
@@ -34,15 +34,15 @@ DimensionNumbers = lax.ConvDimensionNumbers | tuple[str, str, str] | None
 PADDINGS = ("VALID", "SAME", "SAME_LOWER")
 
 BORDERS = {"CAUSAL": "zeros", "REFLECT": "reflect", "REPLICATE": "replicate", "CIRCULAR": "circular"}
-"""Names of a padding that say what the border consists of, for the functions that have the option ``padding_mode``."""
+"""Names of a padding that imply a ``padding_mode``, for the functions that have that option."""
 
 
 class ConvConfig(NamedTuple):
     """The static argument of a rule: the caller's layout, and the convolution in channels-last layout."""
 
     layout: Layout
-    spec: ConvSpec  # of the image with its borders
-    borders: tuple[Border, ...] = ()  # those that are not zeros
+    spec: ConvSpec  # for the image with its borders
+    borders: tuple[Border, ...] = ()  # empty if all are zeros
 
 
 class _Common(NamedTuple):
@@ -55,7 +55,7 @@ class _Common(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvOptions:
-    """The options by their public names, and the name of the public function, with which its errors begin."""
+    """The options by their public names, and the name of the public function, for the error messages."""
 
     function: str
     stride: Steps
@@ -68,7 +68,7 @@ class ConvOptions:
     preferred_element_type: DTypeLike | None
     algorithm: str | None
     output_padding: Steps = 0
-    padding_mode: str | tuple[str, ...] | None = None  # None: the function does not have it
+    padding_mode: str | tuple[str, ...] | None = None  # None if the function does not have this option
 
     def resolve(self, x: Operand, kernel: Operand, bias: jax.Array | None = None) -> ConvConfig:
         """Check the arguments of a convolution of ``x`` with ``kernel`` and return the configuration of its rule."""
@@ -97,8 +97,8 @@ class ConvOptions:
             padding = tuple((low - border.low, high - border.high) for (low, high), border in pairs)
         if _some_below(0, (size + low + high for size, (low, high) in zip(input_, padding, strict=True))):
             raise ValueError(
-                f"{self.function}: `padding` is {self.padding!r}, which cuts more than all of a spatial shape of "
-                f"{tuple(input_)}; it must cut less"
+                f"{self.function}: `padding` is {self.padding!r}, which crops more than the whole spatial shape "
+                f"{tuple(input_)}; it must crop less"
             )
         geometry = ConvGeometry(
             input=tuple(input_),
@@ -114,7 +114,7 @@ class ConvOptions:
         return ConvConfig(layout, self._spec(geometry), borders)
 
     def resolve_transposed(self, x: Operand, kernel: Operand, bias: jax.Array | None) -> ConvConfig:
-        """The same for a transposed convolution.
+        """Check the arguments of a transposed convolution and return the configuration of its rule.
 
         The spec is that of the convolution that is transposed, whose input is this function's output.
         """
@@ -144,7 +144,7 @@ class ConvOptions:
         return ConvConfig(layout, self._spec(geometry))
 
     def _resolve_common(self, x: Operand, kernel: Operand) -> _Common:
-        """Check and read what a convolution and a transposed convolution have in common."""
+        """Check and read the arguments that a convolution and a transposed convolution have in common."""
         function = self.function
         for argument, array in (("x", x), ("kernel", kernel)):
             require_floating(function, argument, array.dtype)
@@ -176,7 +176,7 @@ class ConvOptions:
             require_vector(self.function, "bias", bias, features, "one entry for each output channel")
 
     def _spec(self, geometry: ConvGeometry) -> ConvSpec:
-        """Raises ``ValueError`` if the algorithm that the caller asks for does not exist or does not apply."""
+        """The spec; raises ``ValueError`` if the caller's algorithm does not exist or does not apply."""
         name = self.algorithm
         if name is not None and name not in ALGORITHMS:
             known = ", ".join(map(repr, ALGORITHMS))
@@ -189,17 +189,17 @@ class ConvOptions:
         return ConvSpec(geometry, Arithmetic(precision_in_context(self.precision), self.preferred_element_type), name)
 
     def _read_steps(self, argument: str, value: Steps, spatial: int, *, least: int = 1) -> Sizes:
-        """An int for all spatial axes, or one for each."""
+        """Read an int for all spatial axes, or a tuple with one int for each axis."""
         values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
         if len(values) != spatial:
             raise ValueError(
-                f"{self.function}: `{argument}` is {value!r}; it must be an int, or {spatial}: one for each spatial "
-                f"axis"
+                f"{self.function}: `{argument}` is {value!r}; it must be an int, or a tuple of {spatial} ints, one for "
+                "each spatial axis"
             )
         return tuple(as_integer(self.function, argument, entry, least=least) for entry in values)
 
     def _borders(self, input_: Sizes, padding: Padding) -> tuple[Border, ...]:
-        """The borders that are not zeros, one for each axis; none if all are zeros."""
+        """The borders, one for each axis; empty if all are zeros."""
         modes = self._read_padding_mode(len(padding))
         if set(modes) == {"zeros"}:
             return ()
@@ -220,7 +220,7 @@ class ConvOptions:
         return tuple(borders)
 
     def _read_padding_mode(self, spatial: int) -> tuple[str, ...]:
-        """One mode for each spatial axis."""
+        """Read one mode for each spatial axis."""
         mode = self.padding_mode or "zeros"
         modes = tuple(mode) if isinstance(mode, (tuple, list)) else (mode,) * spatial
         if len(modes) != spatial or any(each not in MODES for each in modes):
@@ -239,7 +239,7 @@ class ConvOptions:
         return (by_name,) * spatial
 
     def _read_padding(self, spatial: int) -> Padding | str:
-        """The padding as pairs, or as one of the names in capitals."""
+        """Read the padding as pairs, or as one of the names in capitals."""
         padding = self.padding
         names = PADDINGS if self.padding_mode is None else (*PADDINGS, *BORDERS)
         wanted = (
@@ -278,7 +278,7 @@ class ConvOptions:
                 f"{self.function}: `x` has spatial shape {input_}, which gives an output of {output} with "
                 f"padding={self.padding!r}; `x` must be larger, or `padding` smaller"
             )
-        # The rows that `output_padding` adds are past the last window, so the convolution has that much less padding.
+        # The rows that `output_padding` adds are past the last window, so the convolution has less padding there.
         return output, tuple((low, high - more) for (low, high), more in zip(padding, extra, strict=True))
 
     def _read_output_padding(self, stride: Sizes, dilation: Sizes) -> Sizes:
@@ -297,7 +297,7 @@ class ConvOptions:
 
 
 def _widest_border(mode: str, size: int) -> float:
-    """How wide a border an axis can have. Of an axis whose size is not known everything is taken for possible."""
+    """The width of the widest border that an axis can have: infinite if the size of the axis is not known."""
     if mode == "zeros" or not is_known(size):
         return math.inf
     return {"reflect": max(size - 1, 0), "circular": size, "replicate": math.inf if size else 0}[mode]

@@ -1,4 +1,4 @@
-"""JAX's own convolution, which jaxbn calls also while `jaxbn.patch_jax` has put another in its place.
+"""JAX's own convolution, which jaxbn calls even while `jaxbn.patch_jax` has replaced it.
 
 Otherwise the algorithms would call themselves, and `jaxbn.reference` would test the rules against themselves.
 """

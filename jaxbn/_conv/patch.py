@@ -1,4 +1,4 @@
-"""jaxbn's convolution in the place of JAX's own, for the whole process."""
+"""Replaces JAX's convolution by jaxbn's, for the whole process."""
 
 import sys
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from jaxbn._conv.original import lax_conv_general_dilated
 
 @wraps(conv_general_dilated)
 def stand_in(*args: Any, **kwargs: Any) -> jax.Array:
-    """A function of its own, so that `unpatch_jax` changes nobody who imported `jaxbn.conv_general_dilated`."""
+    """A separate function, so that `unpatch_jax` changes no module that imported `jaxbn.conv_general_dilated`."""
     return conv_general_dilated(*args, **kwargs)
 
 
 def patch_jax() -> None:
-    """Puts `conv_general_dilated` in the place of `jax.lax.conv_general_dilated`, for the whole process.
+    """Replaces `jax.lax.conv_general_dilated` by `conv_general_dilated`, for the whole process.
 
-    From then on Flax's layers, Equinox's, Haiku's, `jax.scipy.signal`, `jax.numpy.convolve` and `jax.lax`'s other
-    convolutions, such as `jax.lax.conv_transpose`, run on jaxbn's maps when they are called, with jaxbn's gradients. It
-    clears JAX's caches, so that functions that are compiled already are compiled again. A second call does nothing.
+    From then on the layers of Flax, Equinox and Haiku, `jax.scipy.signal`, `jax.numpy.convolve` and the other
+    convolutions of `jax.lax`, such as `jax.lax.conv_transpose`, run on jaxbn's maps, with jaxbn's gradients. JAX's
+    caches are cleared, so that functions that are already compiled are compiled again. A second call does nothing.
 
-    Not reached are the layers of ``flax.nnx`` that exist already, because each holds JAX's function as an attribute
-    (`jaxbn.nnx.swap` changes them); whatever else holds it under another name; and programs that are compiled by hand
-    or exported. Operands of integers, more than three spatial axes and ``out_sharding`` are left to JAX.
+    Layers of ``flax.nnx`` that already exist keep JAX's function, because they hold it as an attribute
+    (`jaxbn.nnx.swap` changes them). So does code that holds it under another name, and so do programs that are compiled
+    by hand or exported. JAX itself computes integers, more than three spatial axes, and calls with ``out_sharding``.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -41,9 +41,9 @@ def patch_jax() -> None:
 
 
 def unpatch_jax() -> None:
-    """Takes `patch_jax` back: `jax.lax.conv_general_dilated` is JAX's own again. JAX's caches are cleared.
+    """Undoes `patch_jax`: `jax.lax.conv_general_dilated` is JAX's own function again. JAX's caches are cleared.
 
-    Layers of ``flax.nnx`` that were made in between keep jaxbn's.
+    Layers of ``flax.nnx`` that were made in between keep jaxbn's function.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -59,13 +59,13 @@ def _replace(function: Callable[..., Any]) -> None:
     current = lax.conv_general_dilated
     if current is function:
         return
-    # JAX's own modules hold it too, and call each their own.
+    # JAX's own modules hold the function under this name too, and call it there.
     for module in list(sys.modules.values()):
         is_another_s = isinstance(module, ModuleType) and module.__name__.partition(".")[0] != "jaxbn"
         if is_another_s and vars(module).get("conv_general_dilated") is current:
             vars(module)["conv_general_dilated"] = function
     nnx: Any = sys.modules.get("flax.nnx")
     defaults = None if nnx is None else nnx.Conv.__init__.__kwdefaults__
-    if defaults and "conv_general_dilated" in defaults:  # Its layers get JAX's function as the default of an argument.
+    if defaults and "conv_general_dilated" in defaults:  # The layers get JAX's function as the default of an argument.
         defaults["conv_general_dilated"] = function
     jax.clear_caches()

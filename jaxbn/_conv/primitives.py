@@ -8,12 +8,12 @@ them in this order:
     result   (*both, *left_only, *right_only, ...)
 
 So `jax.vmap` only moves an axis to its place and counts it, however deeply it is nested. How the batched map is
-computed is decided when the program is lowered, because only then is the platform known. To transpose a map is the same
-bookkeeping: a batch axis that the cotangent shares with the other operand is an axis of both, and the result is summed
+computed is decided when the program is lowered, because only then is the platform known. Transposing a map is the same
+bookkeeping: a batch axis that the cotangent shares with the other operand belongs to both, and the result is summed
 over the batch axes that the transposed operand does not have.
 
 Under `jax.vmap` over images with one kernel, the new axis is merged into the images' axis instead. The transposed map
-is then one kernel gradient of all images, and not the sum of one for each.
+is then one kernel gradient of all images, and not a sum of kernel gradients, one for each entry of the new axis.
 """
 
 import sys
@@ -35,7 +35,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 class BatchAxes(NamedTuple):
-    """How many leading axes belong to both operands, to the left one alone and to the right one alone."""
+    """The numbers of leading axes of both operands, of the left operand alone and of the right operand alone."""
 
     both: int = 0
     left: int = 0
@@ -58,7 +58,7 @@ class BilinearMap(Primitive):
     ``compute(left, right, spec=, batch_axes=, platform=, on_one_device=, native=, shape=)`` computes the batched map.
     The platform is ``None`` if it is not one of `PLATFORMS`.
 
-    ``of_images`` says that the first axis of the left operand and of the result counts images, each computed by itself.
+    ``of_images`` says that the first axis of the left operand and of the result counts images that are independent.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BilinearMap(Primitive):
             mlir.register_lowering(self, partial(_lower, partial(compute, platform=platform)), platform=platform)
 
     def define_transposes(self, left: Transpose, right: Transpose) -> None:
-        """Set the derivatives by the transposed maps with respect to the left and to the right operand."""
+        """Define the derivatives: the transposed maps with respect to the left and to the right operand."""
         ad.defbilinear(self, partial(_transpose_left, left), partial(_transpose_right, right))
 
     def __call__(self, spec: Hashable, left: jax.Array, right: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ class BilinearMap(Primitive):
         return self.bind(*vary_alike(left, right), spec=spec, batch_axes=BatchAxes())
 
     def bind(self, *operands: Any, **params: Any) -> Any:
-        # The rule for `jax.experimental.jet` is added once that module is imported, so that jaxbn does not import it.
+        # The rule for `jax.experimental.jet` is added once the user has imported it, so that jaxbn does not import it.
         jet = sys.modules.get("jax.experimental.jet")
         if jet is not None:
             jet.jet_rules.setdefault(self, partial(_taylor, self))
@@ -109,7 +109,7 @@ def _evaluate_abstractly(
 
 
 def _lower(compute: Callable[..., jax.Array], context: Any, *operands: Any, **params: Any) -> Any:
-    """Lower ``compute`` without explicit shardings: the operands in the program have theirs already."""
+    """Lower ``compute`` without explicit shardings: the operands in the program have them already."""
     bare = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     result = context.avals_out[0]
     is_real = not jnp.issubdtype(result.dtype, jnp.complexfloating)
@@ -156,7 +156,7 @@ def _batch(map_: BilinearMap, _: Any, operands: Any, axes: Any, *, spec: Hashabl
 def _batch_images(
     map_: BilinearMap, left: jax.Array, right: jax.Array, *, spec: Hashable, batch_axes: BatchAxes
 ) -> tuple[jax.Array, int]:
-    """The map of a left operand whose first axis, a new one, is merged into that of the images; and its new axis."""
+    """Merge a new first axis of ``left`` into the images' axis, and return the result and the place of its new axis."""
     axis, result_axis = batch_axes.both + batch_axes.left, sum(batch_axes)
     left = jnp.moveaxis(left, 0, axis)
     before, (count, images), after = left.shape[:axis], left.shape[axis : axis + 2], left.shape[axis + 2 :]
@@ -167,7 +167,7 @@ def _batch_images(
 
 
 def _taylor(map_: BilinearMap, operands: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
-    """The product of two polynomials in t: for each power, the sum over the pairs of coefficients that make it."""
+    """Multiply two polynomials: for each power, sum the products of the pairs of coefficients that make it."""
     left, right = ([operand, *terms] for operand, terms in zip(operands, series, strict=True))
     product = partial(map_.bind, **params)
     powers = (zip(left[: power + 1], reversed(right[: power + 1]), strict=True) for power in range(len(left)))
@@ -179,7 +179,7 @@ def _transpose_left(
     transpose: Transpose, cotangent: Any, left: Any, right: Any, *, spec: Hashable, batch_axes: BatchAxes
 ) -> jax.Array:
     both, left_only, right_only = batch_axes
-    # The cotangent shares the axes of both operands and of the right one with the right operand: they go to the front.
+    # Move the batch axes that the cotangent shares with the right operand to the front.
     unshared = range(both, both + left_only)
     cotangent = jnp.moveaxis(cotangent, unshared, range(both + right_only, both + right_only + left_only))
     result = _transposed(transpose, spec, cotangent, right, shared=both + right_only, unshared=left_only)
@@ -201,7 +201,7 @@ def _sum_axes(result: jax.Array, first: int, count: int) -> jax.Array:
 def _transposed(
     transpose: Transpose, spec: Hashable, cotangent: Any, other: Any, *, shared: int, unshared: int
 ) -> jax.Array:
-    """The transposed map of a cotangent with ``shared`` batch axes, which ``other`` has too, then ``unshared`` ones."""
+    """Apply the map to a cotangent with ``shared`` batch axes, which ``other`` has too, then ``unshared`` ones."""
     cotangent, other = in_one_dtype(cotangent, other)
     if transpose.cotangent_first:
         return transpose.map.bind(cotangent, other, spec=spec, batch_axes=BatchAxes(shared, unshared, 0))

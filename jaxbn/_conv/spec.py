@@ -13,7 +13,7 @@ from jaxbn._conv.geometry import ConvGeometry
 
 
 class Arithmetic(NamedTuple):
-    """In which precision products are formed and summed, in the words of `jax.lax`."""
+    """The precision of the products and the dtype of their sums, as in `jax.lax`."""
 
     precision: lax.PrecisionLike = None
     preferred_element_type: DTypeLike | None = None
@@ -34,17 +34,17 @@ class ConvSpec:
 def precision_in_context(precision: Any) -> lax.PrecisionLike:
     """The caller's precision, or else the one that `jax.default_matmul_precision` sets around the call.
 
-    The gradients are computed outside of that context, so it is read while the forward is called.
+    The gradients are computed outside of that context, so it is read in the forward call.
     """
     precision = tuple(precision) if isinstance(precision, list) else precision
     return precision or jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def in_one_dtype(cotangent: jax.Array, *operands: jax.Array) -> tuple[jax.Array, ...]:
-    """Cast a cotangent to the dtype of the operands that it is multiplied with, in which products are faster.
+    """Cast a cotangent to the dtype of the operands that it is multiplied by, because such products are faster.
 
-    With bfloat16 operands that are summed in float32 the cotangent is float32. In bfloat16 it keeps its range, and as
-    many digits as the operands have. In float16 it would overflow or vanish, so there the operands are widened instead.
+    If bfloat16 operands are summed in float32, the cotangent is float32. Cast to bfloat16, it keeps its range, and as
+    many digits as the operands have. Cast to float16, it would overflow or vanish, so float16 operands are widened.
     """
     if operands[0].dtype == jnp.float16:
         return cotangent, *(operand.astype(cotangent.dtype) for operand in operands)

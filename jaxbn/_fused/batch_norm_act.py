@@ -6,7 +6,7 @@ The backward pass goes through the activation first, ``dz = φ′(z) dy`` and ``
 `batch_norm`, with dz in place of dy. Forward mode goes the other way, ``dy = φ′(z) dz``.
 
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. Neither x̂, z nor y is saved: z is computed from ``x`` and ``residual`` again, whatever the activation.
+channel. x̂, z and y are not saved: z is computed again from ``x`` and ``residual``, whatever the activation.
 
 References: Rota Bulò, Porzi and Kontschieder (2018), *In-Place Activated BatchNorm for Memory-Optimized Training of
 DNNs*, who save the output instead of the input and therefore need an activation that can be inverted.
@@ -42,29 +42,27 @@ def batch_norm_act(
 
         y = activation(γ · x̂ + β + residual)    with x̂ = (x − μ) / √(σ² + ε)
 
-    It is the end of a residual block, ``activation(batch_norm(x) + residual)``, as one operation. Saved for the
-    backward pass: ``x``, ``residual``, the parameters and four vectors with one entry for each channel, and nothing
-    else, whatever the activation. The gradients are those of `batch_norm` with ``dz = activation′(z) · dy`` in place of
-    ``dy``, where z is the activation's argument, computed again; and ``dresidual = dz``.
+    It is the end of a residual block, as one operation. The gradients are those of `batch_norm` with
+    ``dz = activation′(z) · dy`` in place of ``dy``, where z is the activation's argument; and ``dresidual = dz``.
+
+    Saved for the backward pass, whatever the activation: ``x``, ``residual``, the parameters and four vectors with one
+    entry for each channel. z is computed again.
 
     Args:
-        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups, forward_mode: The arguments of `batch_norm`,
-            explained there. ``None`` for γ or β does not scale or shift.
-        activation: An elementwise function of one array that keeps the shape, such as `jax.nn.silu`, `jax.nn.gelu` or
-            a lambda. It is called with at least float32. Arrays that it closes over get their gradients, for example
-            the slope of a PReLU. It may have a `jax.custom_vjp` or a `jax.custom_jvp` of its own. ``None`` applies
-            none.
-        residual: An array that is added before the activation, of the shape and the dtype of ``x``; ``None`` adds
-            nothing.
+        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups, forward_mode: As in `batch_norm`.
+        activation: An elementwise function of one array that keeps the shape, such as `jax.nn.silu`; ``None`` applies
+            none. It is called with at least float32. It may have a `jax.custom_vjp` or a `jax.custom_jvp`. Arrays that
+            it closes over, such as the slope of a PReLU, get gradients.
+        residual: An array of ``x``'s shape and dtype that is added before the activation; ``None`` adds nothing.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the `Moments` of the batch before the activation.
 
     Raises:
-        TypeError: ``activation`` is not a function that returns one array of real numbers, or ``residual`` has another
-            dtype than ``x``.
-        ValueError: ``activation`` changes the shape or is not elementwise, as a softmax is not; or ``residual`` has
-            another shape than ``x``. And the errors of `batch_norm`.
+        TypeError: As in `batch_norm`; or ``activation`` is not a function that returns one array of real numbers, or
+            ``residual`` differs from ``x`` in dtype.
+        ValueError: As in `batch_norm`; or ``activation`` changes the shape or is not elementwise, such as a softmax, or
+            ``residual`` differs from ``x`` in shape.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -115,14 +113,13 @@ def batch_norm_relu(
     for each channel, but not ``y``.
 
     Args:
-        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups, forward_mode: The arguments of `batch_norm`,
-            explained there.
+        x, gamma, beta, axis, epsilon, where, axis_name, axis_index_groups, forward_mode: As in `batch_norm`.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the `Moments` of the batch before the ReLU.
 
     Raises:
-        TypeError, ValueError: The errors of `batch_norm`, explained there.
+        TypeError, ValueError: As in `batch_norm`.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn

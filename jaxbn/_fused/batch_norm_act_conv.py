@@ -1,4 +1,4 @@
-"""Batch normalisation, an activation and a convolution as one operation with one rule: the block of a residual network.
+"""Batch normalisation, an activation and a convolution as one operation with one rule: a block of a residual network.
 
     h = φ(γ x̂ + β + residual)    y = conv(h, K) + bias
 
@@ -12,7 +12,7 @@ returned too, its cotangent is added to dh.
 Forward mode goes the other way, with the tangent dh of `batch_norm_act`: ``dy = conv(dh, K) + conv(h, dK) + dbias``.
 
 Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. In a chain of these blocks ``x`` is the output of the block before, so one activation is kept for each layer,
+channel. In a chain of these blocks ``x`` is the output of the previous block, so one activation is kept for each block,
 where autodiff keeps several. A compiler that notices that both passes compute the same h could keep it instead of
 computing it again; `_make_dependent` prevents that. With ``forward_mode=True`` the same is saved, but nothing prevents
 the CPU's compiler from keeping h.
@@ -87,25 +87,24 @@ def batch_norm_act_conv(
         h = activation(γ · x̂ + β + residual)    y = conv(h, kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
 
     The gradients are those of `conv` and of `batch_norm_act`. Saved for the backward pass: ``x``, ``residual``, the
-    parameters and four vectors with one entry for each channel. h, the input of the convolution, is computed a second
-    time instead.
+    parameters and four vectors with one entry for each channel. The convolution's input h is computed again.
 
     Args:
-        x: The images, as for `conv`. Their channels are normalised; ``dimension_numbers`` says which axis that is.
-        gamma, beta, epsilon, axis_name, axis_index_groups: The arguments of `batch_norm`, explained there.
-        activation, residual: The arguments of `batch_norm_act`, explained there.
-        where: The mask of `batch_norm`. The input of the convolution is 0 where it is False.
-        kernel, bias, stride, dilation, groups, flip_kernel: The arguments of `conv`, explained there.
+        x: The images, as in `conv`. Their channels, by ``dimension_numbers``, are normalised.
+        gamma, beta, epsilon, axis_name, axis_index_groups: As in `batch_norm`.
+        activation, residual: As in `batch_norm_act`.
+        where: The mask, as in `batch_norm`. h is 0 where it is False.
+        kernel, bias, stride, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type,
+            algorithm: As in `conv`.
         return_activation: Whether h is returned too, for the next residual connection.
-        padding: The padding of `conv`. The zeros are added after the activation and are not normalised.
-        dimension_numbers, precision, preferred_element_type, algorithm: The options of `conv`, explained there.
+        padding: As in `conv`. The zeros are added after the activation and are not normalised.
         forward_mode: Whether forward mode works too, as in `batch_norm`.
 
     Returns:
         The output of the convolution, and the `Moments` of ``x``; with ``return_activation`` also h.
 
     Raises:
-        TypeError, ValueError: The errors of `conv` and of `batch_norm_act`, explained there.
+        TypeError, ValueError: As in `conv` and in `batch_norm_act`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxbn
@@ -165,23 +164,23 @@ def batch_norm_relu_conv(
         y = conv(max(0, γ · x̂ + β), kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
 
     It is `batch_norm_act_conv` with `jax.nn.relu`: the gradients are those of `conv` and of `batch_norm_relu`. Saved
-    for the backward pass: ``x``, the parameters and four vectors with one entry for each channel. The input of the
-    convolution is computed a second time instead.
+    for the backward pass: ``x``, the parameters and four vectors with one entry for each channel. The convolution's
+    input is computed again.
 
     Args:
-        x: The images, as for `conv`. Their channels are normalised; ``dimension_numbers`` says which axis that is.
-        gamma, beta, epsilon, axis_name, axis_index_groups: The arguments of `batch_norm`, explained there.
-        where: The mask of `batch_norm`. The input of the convolution is 0 where it is False.
-        kernel, bias, stride, dilation, groups, flip_kernel: The arguments of `conv`, explained there.
-        padding: The padding of `conv`. The zeros are added after the ReLU and are not normalised.
-        dimension_numbers, precision, preferred_element_type, algorithm: The options of `conv`, explained there.
+        x: The images, as in `conv`. Their channels, by ``dimension_numbers``, are normalised.
+        gamma, beta, epsilon, axis_name, axis_index_groups: As in `batch_norm`.
+        where: The mask, as in `batch_norm`. The convolution's input is 0 where it is False.
+        kernel, bias, stride, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type,
+            algorithm: As in `conv`.
+        padding: As in `conv`. The zeros are added after the ReLU and are not normalised.
         forward_mode: Whether forward mode works too, as in `batch_norm`.
 
     Returns:
         The output of the convolution, and the `Moments` of ``x``.
 
     Raises:
-        TypeError, ValueError: The errors of `conv` and of `batch_norm`, explained there.
+        TypeError, ValueError: As in `conv` and in `batch_norm`.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -313,7 +312,10 @@ def _tangents(
     dkernel: jax.Array | None,
     dbias: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """``dy = conv(dh, K) + conv(h, dK) + dbias``, ``dμ``, ``dσ²`` and dh; a tangent that is ``None`` is zero."""
+    """Compute the tangents ``dy = conv(dh, K) + conv(h, dK) + dbias``, ``dμ``, ``dσ²`` and dh.
+
+    ``None`` stands for a zero tangent.
+    """
     norm, conv, return_activation = options
     hidden = y_from_residuals(norm, residuals.norm)
     dhidden, dmean, dvar = batch_norm_tangents(norm, residuals.norm, tangents)
@@ -326,9 +328,9 @@ _batch_norm_act_conv_with_tangents.defjvp(_jvp, symbolic_zeros=True)
 
 
 def _make_dependent(vector: jax.Array, dy: jax.Array) -> jax.Array:
-    """``vector``, as a value that the compiler cannot compute before ``dy``.
+    """Return ``vector`` as a value that the compiler cannot compute before ``dy``.
 
-    The value added is ``0 · max(dy)``. XLA does not replace it by 0, because 0 · ∞ is NaN. The usual means,
+    The value added is ``0 · max(dy)``. XLA does not replace it by 0, because 0 · ∞ is NaN. The usual tool,
     `jax.lax.optimization_barrier`, does not help: XLA removes it from programs for the CPU before it schedules them,
     and a chain of blocks then took twice as much memory.
     """

@@ -1,9 +1,9 @@
-"""A convolution and the batch norm after it as one convolution, for inference.
+"""Folds a batch norm into the convolution before it, for inference.
 
     γ (conv(x, K) + bias − μ) / √(σ² + ε) + β = conv(x, s K) + s (bias − μ) + β    with s = γ / √(σ² + ε)
 
-s belongs to the output channels, so it may be multiplied into the kernel. There is no rule here: plain autodiff through
-these few products is as good.
+s has one entry for each output channel, so it can be multiplied into the kernel. There is no rule here: plain autodiff
+of these few products is as good.
 
 References: Jacob et al. (2018), *Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference*, section 3.2.
@@ -42,11 +42,11 @@ def fold_batch_norm(
     dimension_numbers: Any = None,
     epsilon: float = 1e-5,
 ) -> tuple[Float[Array, "*window in_per_group out"], Float[Array, " out"]]:
-    """The kernel and the bias of the one convolution that is a convolution and the batch norm after it.
+    """Folds a batch norm into the convolution before it, and returns the kernel and the bias of the convolution.
 
         conv(x, folded kernel, folded bias) = batch_norm_inference(conv(x, kernel, bias), mean, var, gamma, beta)
 
-    Everything is computed in at least float32 and differentiable.
+    Everything is computed in at least float32, and is differentiable.
 
     Args:
         kernel: The kernel of `conv`, or with ``transposed`` that of `conv_transpose`.
@@ -103,7 +103,7 @@ def fold_batch_norm(
     shift = -mean.astype(dtype) if bias is None else bias.astype(dtype) - mean.astype(dtype)
     shift = scale * shift if beta is None else scale * shift + beta.astype(dtype)
     factors = jnp.expand_dims(scale, 0)
-    if transposed:  # The kernel's last axis has the input channels of each group, the one before a group's outputs.
+    if transposed:  # The kernel's last axes are the output channels of one group, and the input channels of all.
         factors = jnp.repeat(scale.reshape(groups, channels).T, last // groups, axis=1)
     folded = layout.canonical_kernel(kernel).astype(dtype) * jnp.expand_dims(factors, range(len(window)))
     return layout.restore_kernel(folded.astype(kernel.dtype)), shift.astype(kernel.dtype)

@@ -1,8 +1,8 @@
 """The native kernels: the three maps in C++ for the CPU, called through XLA's foreign function interface.
 
-The kernels are a shared library. It does not exist if jaxbn was installed without a C++ compiler, and
-it is not used if the environment variable ``JAXBN_NATIVE`` is 0 when jaxbn is imported. Everything works without it, in
-operations of JAX alone.
+The kernels are a shared library. It does not exist if jaxbn was installed without a C++ compiler, and it is not used if
+the environment variable ``JAXBN_NATIVE`` is 0 when jaxbn is imported. Everything works without it, in operations of JAX
+alone.
 """
 
 import ctypes
@@ -53,7 +53,7 @@ def native_kernels() -> NativeKernels:
 
 
 def buffer_size(map_name: str, dtype: np.dtype, convolution: np.ndarray) -> int:
-    """The number of entries of the buffer that a kernel needs beside its operands and its result."""
+    """The number of entries of the buffer that a kernel needs besides its operands and its result."""
     library = _library()
     assert not isinstance(library, str)
     numbers = convolution.ctypes.data_as(ctypes.POINTER(ctypes.c_int64))
@@ -69,7 +69,7 @@ def _library() -> ctypes.CDLL | str:
 def _load() -> ctypes.CDLL | str:
     """Load the library and register its kernels in XLA; return a reason if that is impossible."""
     here = Path(__file__).parent
-    # An installed wheel has it in the first folder, a checkout in the second, beside the sources.
+    # An installed wheel has the library in the first folder, a checkout in the second, next to the sources.
     paths = [path for folder in (here / "lib", here / "src") for path in folder.glob("libjaxbn_native.*")]
     if not paths:
         return "not built; install jaxbn again on a machine with a C++ compiler"
@@ -90,7 +90,7 @@ def _load() -> ctypes.CDLL | str:
 
 
 def _ffi_api_version() -> int | None:
-    """The version of the running jaxlib, as ``1000 · major + minor``; jaxlib tells it in its headers alone."""
+    """The version of the interface in the running jaxlib, ``1000 · major + minor``; only its headers contain it."""
     header = Path(jaxlib.__file__).parent / "include" / "xla" / "ffi" / "api" / "c_api.h"
     if not header.exists():
         return None
@@ -98,4 +98,4 @@ def _ffi_api_version() -> int | None:
     return 1000 * int(found["MAJOR"]) + int(found["MINOR"]) if len(found) == 2 else None
 
 
-_library()  # Now, so that a program that was compiled and serialised before finds the kernels.
+_library()  # Loaded at import, so that programs that were compiled and serialised earlier find the kernels.

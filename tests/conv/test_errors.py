@@ -158,7 +158,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, stride=(1, 2, 3)),
         ValueError,
-        "conv: `stride` is (1, 2, 3); it must be an int, or 2: one for each",
+        "conv: `stride` is (1, 2, 3); it must be an int, or a tuple of 2 ints, one for each",
     ),
     (lambda x, kernel: jaxbn.conv(x, kernel, dilation=0), ValueError, "conv: `dilation` is 0; it must be at least 1"),
     (lambda x, kernel: jaxbn.conv(x, kernel, dilation=1.5), TypeError, "conv: `dilation` is 1.5; it must be an int"),

@@ -113,7 +113,7 @@ ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         lambda x, kernel: jaxbn.conv(x, kernel, padding=-3),
         ValueError,
-        "conv: `padding` is -3, which cuts more than all of a spatial shape of (5, 6); it must cut less",
+        "conv: `padding` is -3, which crops more than the whole spatial shape (5, 6); it must crop less",
     ),
     (
         lambda x, kernel: up(x, kernel, padding="FULL"),

@@ -1,4 +1,4 @@
-"""The shape that all algorithms have, and what an algorithm is told besides the geometry.
+"""The interface of the algorithms, and the context that they are given besides the geometry.
 
 An algorithm is a module with the functions of `Algorithm`.
 """
@@ -19,7 +19,7 @@ Run = Callable[[MapName, ConvGeometry, "Context", jax.Array, jax.Array], jax.Arr
 
 @dataclass(frozen=True)
 class Context:
-    """The arithmetic, where the program will run, and how a smaller convolution is computed there."""
+    """The arithmetic, where the program will run, and the function that computes a smaller convolution there."""
 
     arithmetic: Arithmetic
     platform: str | None  # None if it is not known

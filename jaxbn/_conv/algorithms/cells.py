@@ -1,10 +1,10 @@
-"""Images as grids of cells of equal size, as patches and strides need them."""
+"""Splits images into grids of cells of equal size, and joins them, for `patches` and `strided`."""
 
 import jax
 
 
 def split_into_cells(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
-    """``(batch, *grid · steps, channels)`` as ``(batch, *grid, *steps, channels)``."""
+    """Reshape ``(batch, *grid · steps, channels)`` to ``(batch, *grid, *steps, channels)``."""
     spatial = len(steps)
     pairs = (side for size, step in zip(x.shape[1:-1], steps, strict=True) for side in (size // step, step))
     cells = x.reshape(x.shape[0], *pairs, x.shape[-1])

@@ -1,8 +1,8 @@
 """Each map as one convolution of XLA in its canonical layout: the algorithm that always applies.
 
-Autodiff writes the gradients as convolutions whose dimension numbers call other axes batch and features. XLA's CPU
-compiler runs only the canonical form, NHWC · HWIO, fast everywhere: inside a ``while``, which is what `jax.lax.scan`
-becomes, other forms are computed by a naive loop. So explicit transpositions bring the axes to their canonical places.
+Autodiff writes the gradients as convolutions with other dimension numbers. XLA's CPU compiler is fast everywhere only
+for the canonical form, NHWC · HWIO: inside a ``while``, to which `jax.lax.scan` compiles, it computes other forms by a
+naive loop. So explicit transpositions bring the axes to their canonical places.
 """
 
 import jax
@@ -68,7 +68,7 @@ def _kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy:
 
 
 def _with_known_padding(x: jax.Array, padding: Padding, input_dilation: Sizes) -> tuple[jax.Array, Padding, Sizes]:
-    """Pad ``x`` itself if the padding depends on a symbol, which ``lax``'s convolution does not take."""
+    """Pad ``x`` itself if the padding depends on a symbol, which ``lax``'s convolution does not accept."""
     if all(is_known(*pair) for pair in padding):
         return x, padding, input_dilation
     edges = [(low, high, step - 1) for (low, high), step in zip(padding, input_dilation, strict=True)]
@@ -77,7 +77,10 @@ def _with_known_padding(x: jax.Array, padding: Padding, input_dilation: Sizes) -
 
 
 def adjoint_kernel(kernel: jax.Array, groups: int) -> jax.Array:
-    """``K(−n)`` with the channel axes of each group exchanged, ``(*window, out // groups, in)``; its own inverse."""
+    """Return ``K(−n)`` with the channel axes of each group exchanged, ``(*window, out // groups, in)``.
+
+    The function is its own inverse.
+    """
     *window, channels_in, channels_out = kernel.shape
     kernel = jnp.flip(kernel, axis=range(len(window)))
     if groups == 1:  # Autodiff transposes a kernel in the same way, so that both compile to the same program.

@@ -1,9 +1,9 @@
-"""Depthwise convolutions, and others with few channels in a group: sums of shifted products, with vectors over groups.
+"""Depthwise convolutions, and others with few channels in a group, as sums of shifted products.
 
 With so few channels a matrix product gains nothing. For each tap ``n``, ``y(g, k) += Σ_c x(g, c) · K(n, g, c, k)`` with
-``x`` shifted: one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one pass. The
-groups are moved to the last, contiguous axis, and the channels within a group to the first. Sums are in at least
-float32, as in XLA's own convolution.
+``x`` shifted. That is one term for each pair of channels ``c``, ``k`` of a group, and XLA fuses the terms into one
+pass. To vectorise over the groups, they are moved to the last, contiguous axis, and the channels within a group to the
+first. Sums are in at least float32, as in XLA's own convolution.
 """
 
 from collections.abc import Iterator
@@ -57,17 +57,17 @@ def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: 
 
 
 def _sums_by_tap(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
-    """One reduction for each tap, which suits many cores."""
+    """Compute one reduction for each tap, which suits many cores."""
     shifted = (images[(slice(None), slice(None), *_inputs_at(geometry, tap))] for tap in _taps(geometry))
     all_but_groups = tuple(range(2, cotangents.ndim))
     return jnp.stack([jnp.sum(image[:, None] * cotangents[None], all_but_groups) for image in shifted])
 
 
 def _sums_by_row(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Array) -> jax.Array:
-    """A loop over the rows, the images' first spatial axis, which adds products of whole rows; then one sum of a row.
+    """Add up products of whole rows in a loop over the images' first spatial axis, then sum along the row.
 
-    These are multiplications and additions of long vectors. The batch is summed after the loop, so that devices among
-    which it is divided communicate once.
+    The loop multiplies and adds long vectors. The batch is summed after the loop, so that devices among which it is
+    divided communicate once.
     """
 
     def add_row(row: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
@@ -87,7 +87,7 @@ def _sums_by_row(geometry: ConvGeometry, images: jax.Array, cotangents: jax.Arra
 
 
 def _channels_first(array: jax.Array, groups: int) -> jax.Array:
-    """``(..., groups · channels)`` as ``(channels, ..., groups)``."""
+    """Reshape ``(..., groups · channels)`` to ``(channels, ..., groups)``."""
     return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -1, 0)
 
 

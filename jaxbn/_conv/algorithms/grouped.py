@@ -1,7 +1,7 @@
-"""A grouped convolution as one convolution for each group, by whatever algorithm is the fastest for it.
+"""A grouped convolution as one convolution for each group, by the algorithm that is the fastest for one group.
 
-XLA's CPU compiler has no fast grouped convolution. A few groups are unrolled, so that they can run side by side; many
-groups are a loop, so that the program does not grow with them.
+XLA's CPU compiler has no fast grouped convolution. A few groups are unrolled, so that they can run in parallel; many
+groups are computed in a loop, so that the program does not grow with their number.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from jaxbn._conv.algorithms.algorithm import Context, MapName
 from jaxbn._conv.geometry import ConvGeometry
 
 MOST_UNROLLED, MOST_UNROLLED_PHASES = 16, 64
-"""At most so many groups are unrolled; with a stride, each of whose phases may be a convolution, so many phases."""
+"""The most groups that are unrolled, and the most phases of a stride in all groups: each may be a convolution."""
 
 
 def applies(geometry: ConvGeometry) -> bool:

@@ -1,11 +1,11 @@
 """A large batch on the CPU, computed a few images at a time.
 
-XLA's CPU convolution first copies its operands: padded, with the zeros that a stride inserts, and for the kernel
-gradient in another order of axes. For a large batch the copies are memory that the system must supply first, and they
-have left the cache by the time they are read. For a few images they stay in the cache.
+XLA's CPU convolution first copies its operands: it pads them, inserts the zeros of a stride, and reorders the axes for
+the kernel gradient. For a large batch, the copies need memory that the system must supply first, and they have left the
+cache by the time they are read. For a few images they stay in the cache.
 
-This is done on one device only: on several, the batch is what is divided among them. It is done for images (two spatial
-dimensions) only: XLA computes other convolutions in other ways, which gain nothing from it.
+This is done on one device only, because several devices divide the batch among them, and only for images (two spatial
+axes): XLA computes other convolutions in other ways, which gain nothing from it.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from jaxbn._conv.geometry import ConvGeometry
 from jaxbn._sizes import is_known
 
 CACHE = 2**21
-"""Bytes of input and output together that one micro-batch may have: what fits in a core's cache."""
+"""The most bytes of input and output together in one micro-batch, so that they fit in a core's cache."""
 
 FEWEST = 4
-"""A loop pays with at least so many micro-batches."""
+"""The fewest micro-batches for which a loop pays."""
 
 FEW_IMAGES = 4
-"""With at least so many images in a micro-batch, XLA vectorises the kernel gradient over the images."""
+"""The fewest images in a micro-batch with which XLA vectorises the kernel gradient over the images."""
 
 LARGE = 2**25
-"""An array of so many bytes goes back to the system when it is freed (glibc), and its pages are faulted in again."""
+"""The bytes from which on glibc returns a freed array to the system, so that its pages are faulted in again."""
 
 Map = Callable[[ConvGeometry, Context, jax.Array, jax.Array], jax.Array]
 
@@ -39,7 +39,7 @@ Map = Callable[[ConvGeometry, Context, jax.Array, jax.Array], jax.Array]
 def concatenate(
     compute: Map, geometry: ConvGeometry, context: Context, images: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """The concatenated results of the micro-batches, if the copy of ``images`` would be large."""
+    """Compute micro-batches and concatenate the results, if the copy of ``images`` would be large."""
     count = _count(geometry, context, images)
     if count == 1 or not _copies_much(geometry, images):
         return compute(geometry, context, images, kernel)
@@ -48,7 +48,7 @@ def concatenate(
 
 
 def accumulate(compute: Map, geometry: ConvGeometry, context: Context, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """The sum of the results of the micro-batches, in at least float32."""
+    """Compute micro-batches and add up the results, in at least float32."""
     count = _count(geometry, context, x)
     # Disjoint windows are not copied: the whole batch is read once as it is.
     if count == 1 or geometry.windows_are_disjoint or not _has_vectors(geometry, x.shape[0] // count):
@@ -70,7 +70,7 @@ def _split(images: jax.Array, count: int) -> jax.Array:
 
 
 def _count(geometry: ConvGeometry, context: Context, images: jax.Array) -> int:
-    """The number of micro-batches of equal size that are nearly as large as the cache; 1 if they do not pay."""
+    """The number of micro-batches of equal size that nearly fill the cache; 1 if a loop does not pay."""
     batch, on_one_cpu = images.shape[0], context.platform == "cpu" and context.on_one_device
     if not on_one_cpu or len(geometry.window) != 2 or not is_known(batch, *geometry.input):
         return 1
@@ -87,7 +87,7 @@ def _copies_much(geometry: ConvGeometry, images: jax.Array) -> bool:
 
 
 def _has_vectors(geometry: ConvGeometry, images: int) -> bool:
-    """Whether XLA's kernel gradient has vectors: along the images, or because the kernel is a large matrix."""
+    """Whether XLA vectorises the kernel gradient: over the images, or because the kernel is a large matrix."""
     is_large = prod(geometry.window) * geometry.in_features // geometry.groups >= 128 and geometry.out_features >= 32
     return images >= FEW_IMAGES or is_large
 

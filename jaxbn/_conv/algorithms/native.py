@@ -1,7 +1,7 @@
 """The native kernels, which are the fastest on the CPU: direct convolutions in C++, blocked for registers and caches.
 
 The maps of `jaxbn._native` have three spatial axes; missing ones are of size 1. They compute in float32 or float64, so
-operands of 16 bits are cast. A program that calls them runs where jaxbn is installed, so exported programs do not.
+operands of 16 bits are cast. Exported programs do not call them, because they may run where jaxbn is not installed.
 """
 
 import jax
@@ -34,7 +34,7 @@ def kernel_gradient(geometry: ConvGeometry, context: Context, x: jax.Array, dy: 
 def map_pairs(
     map_name: MapName, geometry: ConvGeometry, context: Context, left: jax.Array, right: jax.Array
 ) -> jax.Array:
-    """The map of each pair of operands along their first axes, in one call."""
+    """Compute the map of each pair of operands along their first axes, in one call."""
     members, batch = left.shape[:2]
     shape = {
         "convolve": (batch, *geometry.output, geometry.out_features),
@@ -52,7 +52,7 @@ def map_pairs(
 
 
 def _numbers(geometry: ConvGeometry, members: int, batch: int) -> np.ndarray:
-    """The fields of the kernels' ``Convolution`` in their order, see ``jaxbn/_native/src/maps.h``."""
+    """The fields of the kernels' ``Convolution`` in order; see ``jaxbn/_native/src/maps.h``."""
     missing = 3 - len(geometry.window)
     ones, zeros = (1,) * missing, (0,) * missing
     lows: Sizes = tuple(low for low, _ in geometry.padding)

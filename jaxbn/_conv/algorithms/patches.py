@@ -41,7 +41,7 @@ def _rows(array: jax.Array) -> jax.Array:
 
 
 def _patches(geometry: ConvGeometry, x: jax.Array) -> jax.Array:
-    """``(batch · output, window · in)``."""
+    """Cut ``x`` into patches: a matrix ``(batch · output, window · in)``."""
     axes = zip(geometry.input, geometry.output, geometry.stride, geometry.padding, strict=True)
     edges = [(low, output * stride - size - low, 0) for size, output, stride, (low, _) in axes]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
@@ -52,7 +52,7 @@ def _patches(geometry: ConvGeometry, x: jax.Array) -> jax.Array:
 
 
 def _image(geometry: ConvGeometry, patches: jax.Array) -> jax.Array:
-    """The transpose of `_patches`: every tap at its place, zeros elsewhere."""
+    """Put every tap at its place, with zeros elsewhere: the transpose of `_patches`."""
     zero = jnp.zeros((), patches.dtype)
     cells = patches.reshape(-1, *geometry.output, *geometry.window, geometry.in_features)
     cell_axes = zip(geometry.stride, geometry.extent, geometry.dilation, strict=True)

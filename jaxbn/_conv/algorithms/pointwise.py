@@ -1,6 +1,6 @@
 """A window of one tap: every output reads one input, and each map is one matrix product over the channels.
 
-It computes what `patches` computes with patches of one pixel. It has a name because the table prefers it more often.
+It is `patches` with patches of one pixel. It has a separate name because the table chooses it in more cases.
 """
 
 from jaxbn._conv.algorithms import patches

@@ -30,7 +30,7 @@ def applies(geometry: ConvGeometry) -> bool:
 
 
 class Phase(NamedTuple):
-    """Along one axis, the inputs with one remainder by the stride.
+    """Along one axis, the inputs whose indices have the same remainder modulo the stride.
 
     Input ``remainder + stride · j`` meets output ``j + low − dilation · t`` at tap ``taps[t]``.
     """
@@ -63,7 +63,7 @@ def _phases(geometry: ConvGeometry, axis: int) -> list[Phase]:
 def _one_phase(
     geometry: ConvGeometry, grid: Sizes, phase: tuple[Phase, ...], context: Context, dy: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """The gradient of the inputs with one remainder along each axis; zero if no tap reaches them."""
+    """Compute the gradient of the inputs of one phase; it is zero if no tap reaches them."""
     if not all(axis.taps for axis in phase):
         return jnp.zeros((dy.shape[0], *grid, geometry.in_features), context.arithmetic.result_type(dy))
     window, dilation = tuple(len(axis.taps) for axis in phase), tuple(axis.dilation for axis in phase)
@@ -73,7 +73,7 @@ def _one_phase(
         input=grid,
         window=window,
         stride=(1,) * len(phase),
-        # The upper padding is what gives the output its size.
+        # With this upper padding the output has the size of dy.
         padding=tuple((axis.low, output + extent - 1 - size - axis.low) for axis, output, extent, size in axes),
         dilation=dilation,
     )

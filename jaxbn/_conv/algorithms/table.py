@@ -1,8 +1,8 @@
 """The registry of the algorithms, the choice among them, and the one place that runs the chosen one.
 
 `TABLE` says where each algorithm is the fastest, from measurements on two CPU cores and on one NVIDIA H100 (see
-``benchmarks/``). On CUDA that is wherever cuDNN has no better kernel. Other platforms have no rows: everything is dense
-there until a measurement says otherwise.
+``benchmarks/``). On CUDA an algorithm is chosen only where cuDNN has no better kernel. Other platforms have no rows:
+everything is dense there until a measurement says otherwise.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "strided": strided,
     "dense": dense,
 }
-"""By the names that the option ``algorithm`` takes."""
+"""The algorithms, by the names that the option ``algorithm`` takes."""
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
     right: jax.Array,
     algorithm: str | None = None,
 ) -> jax.Array:
-    """Compute a map by the given algorithm, or else by the one that is the fastest."""
+    """Compute a map by the given algorithm, or else by the fastest one."""
     name, _ = choose(map_name, geometry, context.platform, algorithm, native=context.native)
     return getattr(ALGORITHMS[name], map_name)(geometry, context, left, right)
 
@@ -50,7 +50,7 @@ def run_pairs(
     right: jax.Array,
     algorithm: str | None = None,
 ) -> jax.Array:
-    """`run` for each pair of operands along their first axes, on the CPU: by one call or in a loop."""
+    """Apply `run` to each pair of operands along their first axes, on the CPU: in one call or in a loop."""
     name, _ = choose(map_name, geometry, context.platform, algorithm, native=context.native)
     if name == "native":
         return native.map_pairs(map_name, geometry, context, left, right)
@@ -83,7 +83,7 @@ Condition = Callable[[ConvGeometry], bool]
 
 
 class Row(NamedTuple):
-    """An algorithm is chosen for these maps if it applies, the condition holds, and no earlier row fits."""
+    """The algorithm is chosen for these maps if it applies, the condition holds, and no earlier row fits."""
 
     algorithm: str
     maps: tuple[MapName, ...]
@@ -112,10 +112,10 @@ def _fills_vectors_out(geometry: ConvGeometry) -> bool:
 
 
 def _fills_vectors_in(geometry: ConvGeometry) -> bool:
-    """Whether the input has enough channels.
+    """Whether the input has enough channels for a native kernel.
 
-    With three colours, most of a vector is empty. Other algorithms are faster then, for disjoint windows, and if many
-    output channels are computed of an image, or with a stride of a line.
+    With three colours, most of a vector is empty. Then other algorithms are faster for disjoint windows, and for many
+    output channels in 2-D, or in 1-D with a stride.
     """
     if geometry.in_features >= 8:
         return True
@@ -130,7 +130,10 @@ def _is_3d(geometry: ConvGeometry) -> bool:
 
 
 def _below_3d(geometry: ConvGeometry) -> bool:
-    """In 3-D a convolution for each group does not always help; later rows list the cases where it does."""
+    """Whether there are at most 2 spatial axes.
+
+    In 3-D a convolution for each group does not always help; later rows list the cases where it does.
+    """
     return not _is_3d(geometry)
 
 
@@ -147,9 +150,10 @@ def _narrow_out(geometry: ConvGeometry) -> bool:
 
 
 def _narrow(geometry: ConvGeometry, summed: int) -> bool:
-    """Whether a group has fewer channels than a matrix product needs. With few groups, vectors are short: fewer still.
+    """Whether a group has too few channels for a matrix product.
 
-    Every tap is unrolled, so a window of many taps would take long to compile.
+    With few groups, the vectors are short, so the limit is lower. Every tap is unrolled, so a window of many taps would
+    take long to compile.
     """
     few = min(8, 2 * geometry.groups)
     return summed <= few * geometry.groups and _pairs(geometry) <= 4 * few and _taps(geometry) <= 128
@@ -170,24 +174,27 @@ def _narrow_sums(geometry: ConvGeometry) -> bool:
 
 
 def _large_windows(geometry: ConvGeometry) -> bool:
-    """For patches of 2×2, cuDNN is faster (0.7 to 0.8 × in float32)."""
+    """Whether a window has many taps: for patches of 2×2, cuDNN is faster (0.7 to 0.8 × in float32)."""
     return _taps(geometry) >= 16
 
 
 def _without_cudnn(geometry: ConvGeometry) -> bool:
-    """Few terms, and not a depthwise convolution of images, for which cuDNN has a kernel."""
+    """Whether there are few terms and cuDNN has no kernel, as it has for depthwise convolutions of images."""
     is_depthwise = _pairs(geometry) == 1 and len(geometry.window) == 2
     return not is_depthwise and _pairs(geometry) <= 16 and _pairs(geometry) * _taps(geometry) <= 128
 
 
 def _sums_without_cudnn(geometry: ConvGeometry) -> bool:
-    """One input channel in a group. With more, or in 3-D, a sum for each tap and pair is slower (0.5 to 0.8 ×)."""
+    """Whether a group has one input channel.
+
+    With more, or in 3-D, a sum for each tap and each pair of channels is slower (0.5 to 0.8 ×).
+    """
     single = geometry.in_features == geometry.groups and not _is_3d(geometry)
     return single and _without_cudnn(geometry) and _pairs(geometry) * _taps(geometry) <= 64
 
 
 def _pairs(geometry: ConvGeometry) -> int:
-    """The number of pairs of an input and an output channel in a group."""
+    """The number of pairs of an input channel and an output channel in a group."""
     return geometry.in_features * geometry.out_features // geometry.groups**2
 
 
@@ -233,4 +240,4 @@ TABLE = {
         Row("transposed", MAPS, _always, WITHOUT_ZEROS),
     ),
 }
-"""By platform, the best first. If no row fits, the algorithm is dense."""
+"""The rows of each platform, the best first. If no row fits, the algorithm is dense."""

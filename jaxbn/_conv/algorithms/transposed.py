@@ -1,4 +1,4 @@
-"""A dilated input, as in a transposed convolution: the maps of its adjoint, a convolution with a stride instead.
+"""A dilated input, as in a transposed convolution, by the maps of the adjoint: a convolution with a stride.
 
 The input gradient of a strided convolution inserts zeros into ``dy`` and slides a kernel along it (D6). So the forward
 map here is such an input gradient, and the algorithms for strides can compute it without the zeros.
