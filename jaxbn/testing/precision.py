@@ -1,7 +1,7 @@
-"""The precision rule: tells an error that rounding explains from a mistake.
+"""The precision rule, which distinguishes rounding errors from mistakes.
 
 Errors are measured against float64 and divided by ‖dy‖∞, the largest entry of the cotangent. For each input they are
-pooled over at least sixteen Gaussian cotangents and the special ones. The worst may be
+pooled over at least sixteen Gaussian cotangents and the special ones. The largest error may be
 
     max(4 · worst(autodiff of the reference in the same dtypes), 8 · eps · √N · S)
 
