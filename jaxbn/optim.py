@@ -22,7 +22,7 @@ Layers = str | Sequence[str] | Callable[[str], bool]
 def constrain_beta(
     k: ArrayLike, *, names: tuple[str, str] = ("gamma", "beta"), layers: Layers | None = None
 ) -> optax.GradientTransformation:
-    """Keeps the shift β of every batch norm at −k standard deviations of the layer's output or above.
+    """Bounds the shift β of every batch norm from below, at −k standard deviations of the layer's output.
 
         if β < −k·σ then β = −k·σ    with σ = |γ|
 
@@ -39,13 +39,13 @@ def constrain_beta(
     bound is moved to it in the first step. NaN stays NaN.
 
     Args:
-        k: A positive number; ``inf`` means no constraint. It may be a real array of shape (), even a traced one, as
-            under `jax.vmap`. The value of a traced array is not checked.
+        k: A positive number; ``inf`` means no constraint. It may be a real array of shape (), even a traced one (as
+            under `jax.vmap`), whose value is not checked.
         names: The names of γ and β: keys of a dict, or fields of a NamedTuple, dataclass or module. In Flax they are
             ``("scale", "bias")``. Where γ is ``None``, σ is one, as in `jaxbn.batch_norm`.
-        layers: The layers to constrain; ``None`` for every layer that has both names. If other layers than batch norms
-            have these names, as Flax's layer norms do, give labels, or a function that takes the path of a layer, such
-            as ``"blocks/0/norm"``, and returns whether to constrain it. A label is a path or the end of a path, with
+        layers: The layers to constrain; ``None`` for every layer that has both names. If other layers have them too, as
+            Flax's layer norms do, give labels, or a function that takes the path of a layer, such as
+            ``"blocks/0/norm"``, and returns whether to constrain it. A label is a path or the end of one, with
             wildcards: ``"BatchNorm_*"`` matches every `flax.linen.BatchNorm` without an explicit name. A layer chosen
             in this way may have only β (Flax's ``use_scale=False``); its σ is one.
 
@@ -172,7 +172,7 @@ def _find_layers(params: optax.Params, names: tuple[str, str], layers: Layers | 
             found[layer] = _Layer(None if gamma is None or leaves[gamma][1] is None else gamma, beta)
     if not found:
         wanted = f"{gamma_name!r} beside a {beta_name!r}" if layers is None else repr(beta_name)
-        raise ValueError(f"constrain_beta: `params` has no {wanted}; `names` must be what γ and β are called there")
+        raise ValueError(f"constrain_beta: `params` has no {wanted}; `names` must be the names of γ and β there")
     chosen = {path: found[path] for path in _choose(list(found), layers)}
     for layer, (gamma, _) in chosen.items():
         if gamma is not None and isinstance(leaves[gamma][1], optax.MaskedNode):
@@ -218,7 +218,7 @@ def _check_k(k: Any) -> None:
 
 def _check_names(names: Any) -> None:
     if not (isinstance(names, (tuple, list)) and len(names) == 2 and all(isinstance(name, str) for name in names)):
-        raise TypeError(f"constrain_beta: `names` is {names!r}; it must be two strings, what γ and β are called")
+        raise TypeError(f"constrain_beta: `names` is {names!r}; it must be two strings, the names of γ and β")
 
 
 def _check_layers(layers: Any) -> None:

@@ -47,7 +47,7 @@ class Problem:
     treedef: Any
     inputs: tuple[Leaf, ...]  # the floating-point arrays that are differentiated
     integer_inputs: tuple[Leaf, ...]  # the other arrays in the arguments that are differentiated
-    inputs_of_argument: dict[int, list[int]]  # places in `inputs` of the argument at a position
+    inputs_of_argument: dict[int, list[int]]  # from an argument's position to its places in `inputs`
     argument_of_leaf: tuple[int, ...]  # for each entry of `flat`, the position of its argument
     outputs: tuple[Leaf, ...] = ()  # the floating-point ones
     has_other_outputs: bool = False
@@ -175,7 +175,7 @@ def _require_real_numbers(name: str, value: jax.Array) -> None:
         index = tuple(int(indices[0]) for indices in np.nonzero(nan))
         raise ValueError(
             f"check_custom_vjp: `{name}` is NaN at {index}; gradients cannot be compared at NaN. "
-            "How NaN spreads is checked with arguments that have none: the check inserts its own"
+            "Give arguments without NaN: the check inserts NaNs itself to see how they spread"
         )
 
 
