@@ -16,14 +16,14 @@ rules for ``forward_mode=True``. The functions are:
     explain_conv                                                which algorithm computes a convolution, and why
     native_kernels                                              whether the C++ kernels for CPUs are used
 
-The submodules are imported on first use: after ``import jaxbn``, ``jaxbn.testing.check_custom_vjp`` works.
+The submodules are imported on first use, so after ``import jaxbn`` you can call ``jaxbn.testing.check_custom_vjp``:
 
     cnn          a small network of these operations
     derivation   the formulas as literal sums, in NumPy
-    equinox      layers of Equinox that compute with jaxbn, and `swap` for an existing model
-    haiku        modules of Haiku that compute with jaxbn
-    linen        layers of Flax's older interface that compute with jaxbn
-    nnx          layers of Flax that compute with jaxbn, and `swap` for an existing model
+    equinox      layers for Equinox, and `swap` for an existing model
+    haiku        modules for Haiku
+    linen        layers for linen, the older interface of Flax
+    nnx          layers for Flax's nnx, and `swap` for an existing model
     optim        gradient transformations for Optax
     reference    the same operations in plain JAX, without rules
     testing      checks of hand-written derivatives, and counts of what they save

@@ -17,7 +17,7 @@ from jax.extend.core import Jaxpr, Var, jaxprs_in_params
 from jaxbn._norm.statistics import apply_mask
 
 Activation = Callable[..., jax.Array]
-"""It is called with z and the arrays that the caller's function closes over."""
+"""A function of z and of the arrays that the caller's function closes over."""
 
 CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")

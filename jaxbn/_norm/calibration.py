@@ -2,8 +2,8 @@
 
 ``y = γ (x − μ) / √(σ² + ε) + β`` equals ``x`` for ``γ = √(σ² + ε)`` and ``β = μ``, whatever μ and σ² are. Here they are
 the mean and variance of activations of the trained model. In inference, which normalises with these running statistics,
-the layer returns its input. In training, which normalises each batch with its own statistics, the output differs from
-the input only as far as these differ from μ and σ².
+the layer returns its input. In training, which normalises each batch with the batch's mean and variance, the output
+differs from the input only as far as these differ from μ and σ².
 
 β and the running mean are the same number, with the same rounding error. So subtracting μ and adding β cancel up to one
 rounding at the size of μ, even if the mean is much larger than the standard deviation.
@@ -57,17 +57,17 @@ def calibrated_batch_norm(
         γ = √(σ² + ε)    β = μ    with μ, σ² of the calibration data ``x``, over every axis but ``axis``
 
     so that ``γ · (x − μ) / √(σ² + ε) + β = x``. `batch_norm_inference` with the running statistics returns any ``x``
-    unchanged. `batch_norm` returns the calibration data unchanged if it gets them as one batch; it changes a smaller
-    batch as far as the mean and variance of that batch differ from μ and σ².
+    unchanged. `batch_norm` returns the calibration data unchanged if it gets them as one batch, and changes a smaller
+    batch as far as its mean and variance differ from μ and σ².
 
-    The error of ``y`` is a few units in the last place of ``|x − μ| + |μ| + σ``, so that even with a mean of a million
-    ``y`` has the digits that ``x`` had. Dtypes narrower than float32 are computed in float32, and mostly returned bit
-    for bit. A channel whose values are all equal is returned too.
+    The error of ``y`` is a few units in the last place of ``|x − μ| + |μ| + σ``, so ``y`` keeps the digits of ``x`` if
+    the mean is a million. Dtypes narrower than float32 are computed in float32, and mostly returned bit for bit. A
+    channel whose values are all equal is returned too.
 
     Args:
         x: The calibration data: typical inputs of the new layer, such as the outputs of the layer before it for some
             hundred training examples. Either an array with at least two axes, or an iterable of such arrays with the
-            same channels. Each item is a batch, or a pair of a batch and its mask; only one is in memory at a time.
+            same channels. Each item is a batch, or a pair of a batch and its mask. Only one is in memory at a time.
         axis, epsilon: The options of `batch_norm`, explained there. The layer must use the same ``epsilon``.
         where: The mask of `batch_norm`, for an array ``x``, and for the batches of an iterable that have none.
 

@@ -6,8 +6,8 @@ all sums here are over differences from a *pivot*, a number near the channel's m
 1. *The pivot* is one value of the channel, corrected by the mean of the differences from it over every thirteenth row
    (with a mask, over all rows). The mean over a thirteenth of the values differs from the mean over all by at most
    √12 σ: if a share f of the values has the mean μ + d, the others have the mean μ − d f / (1 − f), and so
-   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is prime, so that patterns in images seldom have
-   the same period.
+   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is prime, and so shares no period with patterns
+   in images.
 2. *One pass over the data* sums ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²``. Then ``S / m`` is the *correction*
    from the pivot to the mean, and ``Q − S² / m`` is the centred sum of squares. Q is at most thirteen times this sum,
    and seldom much larger than it, so that the subtraction loses few digits.
@@ -151,8 +151,8 @@ def _statistics_about(
     differences, squares = _sums_about(pivot, scale, x, where, axis)
     correction = differences / as_divisor(count, differences.dtype)
     squares = (squares - (scale * differences) * (scale * correction)) / jnp.square(scale)
-    # Rounding can make the sum negative. `jnp.maximum` would have the derivative ½ where the sum is 0, because all
-    # values are the same. NaN stays NaN.
+    # Rounding can make the sum negative. `jnp.maximum` would have the derivative ½ at a tie, where all values are the
+    # same and the sum is 0. NaN stays NaN.
     squares = jnp.where(squares < 0, jnp.zeros_like(squares), squares)
     return Statistics(pivot, correction, squares, count)
 

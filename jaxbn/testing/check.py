@@ -73,8 +73,8 @@ def check_custom_vjp(
     At a kink, which the report mentions, ``fn`` must have the gradient that autodiff gives there.
 
     Args:
-        fn: A function of arrays and pytrees of arrays, usually with a rule such as `jax.custom_vjp`'s. To check it on
-            several devices or with an axis name, pass ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
+        fn: A function of arrays and pytrees of arrays, usually with a rule such as `jax.custom_vjp`'s. For several
+            devices or an axis name, pass ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
         reference: The same function without the rule. It must compute in the dtype of its arguments.
         *args: The arguments of both. Floating-point arrays are differentiated; Python numbers, strings and ``None``
             are static.
@@ -86,7 +86,7 @@ def check_custom_vjp(
         cotangents: ``"all"``, or some of ``"gaussian"``, ``"constant"``, ``"y"``, ``"y+1"``, ``"one-hot"``,
             ``"alternating"``, ``"each output alone"``, ``"zero"``, ``"linearity"``.
         seed: Seed for all random numbers.
-        raise_on_failure: Whether to raise `VjpMismatch` if a check fails; the report lists failures in any case.
+        raise_on_failure: Whether to raise `VjpMismatch` if a check fails, or only to return the report.
 
     Returns:
         A `VjpReport`: print it, or write it with ``to_json()`` or ``to_html(path)``.

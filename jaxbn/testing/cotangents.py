@@ -64,7 +64,7 @@ def cotangents_of(
 
 
 def _one_hots(outputs: Sequence[Leaf]) -> Iterator[Cotangent]:
-    """Yields every row of the Jacobian if there are few; otherwise four rows of each output."""
+    """Yields every row of the Jacobian if there are few; otherwise at most four rows of each output."""
     total = sum(y.size for y in outputs)
     for place, y in enumerate(outputs):
         few = {0, y.size // 3, y.size // 2, y.size - 1} if y.size else set()

@@ -45,7 +45,7 @@ CONVERGED = 1e-3
 
 
 class Verdict(NamedTuple):
-    """How many of the output entries are wrong, have a kink or cannot be decided; the others are right."""
+    """The numbers of output entries that are wrong, have a kink or cannot be decided. The others are right."""
 
     wrong: int
     kinks: int
@@ -124,7 +124,7 @@ def judge_near(problem: Problem, evaluator: Evaluator, arrays: Sequence[np.ndarr
 
 
 def _compare_with_differences(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks of the outputs whose gradient is wrong near the arguments, and of those that no point decides."""
+    """Returns two masks of the outputs: the gradient near the arguments is wrong, and it cannot be judged."""
     right, wrong = [], []
     for number in range(POINTS):
         displacement = near.random_displacement()
@@ -155,7 +155,7 @@ def _slopes(
 
 
 def _compare_with_gradients_nearby(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks of the outputs whose gradient at the arguments differs from all gradients nearby, and of kinks."""
+    """Returns two masks of the outputs: the gradient differs from all gradients nearby, and there is a kink."""
     points = [CLOSEST * near.random_displacement() for _ in range(POINTS)]
     jumps, kinks = [], []
     for density in DENSITIES:

@@ -23,7 +23,7 @@ def to_float64(array: Any) -> np.ndarray:
 
 
 def pullback(function: Function) -> Callable[..., Any]:
-    """Returns a function of the inputs and the outputs' cotangents, with the outputs and the inputs' cotangents."""
+    """Returns a function from inputs and output cotangents to outputs and input cotangents."""
 
     def pulled(arrays: Sequence[Any], dy: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         outputs, vjp = jax.vjp(function, list(arrays))

@@ -80,7 +80,7 @@ def compare(leaf: Leaf, got: np.ndarray, want: np.ndarray, autodiff: np.ndarray,
 
 def float64_autodiff(want: np.ndarray, narrow: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Estimates autodiff's result in float64: the truth plus float32's error, ``narrow − exact``, scaled down."""
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         return want + FLOAT64_TO_FLOAT32 * (narrow - exact)
 
 

@@ -51,5 +51,5 @@ class Scorer:
 
 
 def _gradients(result: Any) -> list[np.ndarray]:
-    """Returns the gradients alone, also from the result of a pullback, which has the outputs as well."""
+    """Returns the gradients. The result of a pullback has the outputs too, which are dropped."""
     return result[1] if isinstance(result, tuple) else result

@@ -106,7 +106,7 @@ def _changes_by_rounding(
     largest = [0.0] * len(exact)
     for _ in range(DRAWS):
         outputs = evaluator.exact([_neighbours(array, generator) for array in problem.arrays], zeros)[0]
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             changes = [np.abs(changed - y) for changed, y in zip(outputs, exact, strict=True)]
         largest = [
             max(before, np.max(change[np.isfinite(change)], initial=0.0))
