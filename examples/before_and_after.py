@@ -168,7 +168,7 @@ class Run(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The median time of a step before, divided by that after, without the first step, which compiles."""
+        """The median time of a step before the change divided by that after it, without the first, compiling step."""
         before, after = np.median(self.seconds[1:], axis=0)
         return float(before / after)
 

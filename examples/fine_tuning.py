@@ -74,7 +74,7 @@ def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: 
 
 
 def compare(name: str, create: Any, extend: Any, data: Digits, seeds: int, epochs: int) -> Curves:
-    """Trains ``create(seed)``, and then this model and ``extend(model, images)`` for the same number of epochs."""
+    """Trains ``create(seed)``, then this model and ``extend(model, images)``, each for the same number of epochs."""
     curves: dict[tuple[float, str], list[np.ndarray]] = {}
     bar = tqdm(desc=name, total=seeds * epochs * (1 + 2 * len(RATES)), unit="epoch")
     for seed in range(seeds):

@@ -18,7 +18,7 @@ CHANCE = 0.1
 
 
 class Record(NamedTuple):
-    """The values recorded for the runs, whose axes come first. They are NumPy arrays after training, traced before."""
+    """The recorded values. The axes of the runs come first. They are traced in training, NumPy arrays afterwards."""
 
     loss: Float[Any, "*runs steps"]
     zeros: Float[Any, "*runs steps layers"]  # the fraction of each ReLU's outputs that are zero
