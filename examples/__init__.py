@@ -1,1 +1,1 @@
-"""Makes `python -m examples.trainer` find its modules. The other examples are run by their paths."""
+"""Lets `python -m examples.trainer` find its modules. The other examples are run by their paths."""

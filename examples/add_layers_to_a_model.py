@@ -6,7 +6,7 @@ Two networks without batch norm, one of plain JAX functions and one of Flax's nn
 initial weights, the defaults of PyTorch and Flax, are too small for layers with a ReLU. Then both get batch norms that
 are calibrated to change nothing at first. The second network also gets a new layer with a hand-written derivative. The
 original and the extended networks are trained for the same number of epochs, at the same learning rate and at ten times
-that rate; `fine_tuning.py` has the training loop.
+that rate. `fine_tuning.py` has the training loop.
 
 This example also needs Flax: python -m pip install "jaxbn[examples,benchmarks]"
 """
@@ -37,7 +37,7 @@ DEPTH = 4
 
 
 def plain_model(seed: int) -> Model:
-    """Draws kernels uniformly from ±1/√inputs, as PyTorch does: every layer with its ReLU shrinks its input to 40 %."""
+    """Draws kernels uniformly from ±1/√inputs, as PyTorch does. Each layer and its ReLU shrink their input to 40 %."""
     widths = [64, *DEPTH * [48], 10]
     draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     keys = jax.random.split(jax.random.key(seed), DEPTH + 1)
@@ -54,7 +54,7 @@ def plain_apply(layers: Any, state: Any, images: jax.Array, train: bool) -> tupl
 
 
 def plain_extended(model: Model, images: jax.Array) -> Model:
-    """The model with a batch norm before every ReLU, calibrated on the values that the ReLU gets."""
+    """Returns the model with a batch norm before every ReLU, calibrated on the inputs of the ReLU."""
     norms, x = [], images.reshape(len(images), -1)
     for kernel, bias in model.params[:-1]:
         x = x @ kernel + bias
@@ -77,7 +77,7 @@ def plain_extended_apply(params: Any, running: Any, images: jax.Array, train: bo
 def apply_batch_norm(
     x: jax.Array, gamma: jax.Array, beta: jax.Array, running: jaxbn.RunningStats, train: bool
 ) -> tuple[jax.Array, jaxbn.RunningStats]:
-    """A batch norm's output, and its new running statistics."""
+    """Returns the output of a batch norm, and its new running statistics."""
     if not train:
         return jaxbn.batch_norm_inference(x, running.mean, running.var, gamma, beta), running
     y, moments = jaxbn.batch_norm(x, gamma, beta)
@@ -115,7 +115,7 @@ gate.defvjp(gate_fwd, gate_bwd)
 
 
 def check_gate(layer: Any = gate) -> VjpReport:
-    """Compares the derivative with autodiff's before it is used. Raises an error with a report if it is wrong."""
+    """Compares the derivative with autodiff before it is used. Raises an error with a report if it is wrong."""
     keys, shapes = jax.random.split(jax.random.key(0), 3), [(3, 4, 5, 2), (2, 2), (2,)]
     return check_custom_vjp(layer, plain_gate, *map(jax.random.normal, keys, shapes))
 
@@ -124,7 +124,7 @@ def check_gate(layer: Any = gate) -> VjpReport:
 
 
 class Net(nnx.Module):
-    """With the initial kernels of Flax: every layer with its ReLU shrinks its input to 70 %."""
+    """A network with Flax's initial kernels. Each layer and its ReLU shrink their input to 70 %."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         conv = partial(nnx.Conv, kernel_size=(3, 3), conv_general_dilated=jaxbn.conv_general_dilated, rngs=rngs)
@@ -175,7 +175,7 @@ def flax_apply(params: Any, state: Any, images: jax.Array, train: bool) -> tuple
 
 
 def flax_extended(model: Model, images: jax.Array) -> Model:
-    """The model with two layers after every convolution. The class `Net` is not changed."""
+    """Returns the model with two new layers after every convolution. The class `Net` is not changed."""
     net, x = nnx.merge(model.state[0], model.params, model.state[1], copy=True), images
     for index, conv in enumerate(net.blocks):
         x = conv(x)

@@ -1,11 +1,11 @@
-"""Makes a Flax and an Equinox model compute by jaxbn in one line, and compares losses and step times.
+"""Makes a Flax and an Equinox model compute with jaxbn in one line, and compares losses and step times.
 
     python examples/before_and_after.py
 
 The model is a small ConvNeXt (Liu et al. 2022) with batch norms: depthwise convolutions, and 1×1 convolutions in
-groups. In each library one model is trained as it is, and another with the same parameters and batches after the one
-line. Their steps take turns, so that what else the computer does slows down both. The losses are the same but for
-rounding, which training amplifies from step to step.
+groups. In each library one model is trained as it is, and a model with the same parameters is trained on the same
+batches after the one line. Their steps alternate, so that other work of the computer slows down both. The losses are
+the same up to rounding, which training amplifies from step to step.
 
 Needs Flax, Equinox and the extra: python -m pip install "jaxbn[benchmarks,examples]"
 """
@@ -39,7 +39,7 @@ BLOCKS, GROUPS = 2, 4
 SIDE, BATCH, RATE = 16, 32, 0.1
 
 Step = Callable[[Any, Any], Any]
-"""Trains with a batch of images and labels, and returns the loss."""
+"""A function that trains with a batch of images and labels, and returns the loss."""
 
 
 # 1. The model in Flax.
@@ -83,7 +83,7 @@ def flax_training(model: FlaxModel) -> Step:
 
 
 def flax_trainings(seed: int) -> tuple[Step, Step]:
-    """Before and after."""
+    """Returns the training steps before and after the change."""
     before, after = FlaxModel(nnx.Rngs(seed)), FlaxModel(nnx.Rngs(seed))
     report = jaxbn.nnx.swap(after)  # the one line
     print(f"Flax: {report}")
@@ -152,7 +152,7 @@ def equinox_training(model: EquinoxModel, state: eqx.nn.State) -> Step:
 
 
 def equinox_trainings(seed: int) -> tuple[Step, Step]:
-    """Before and after."""
+    """Returns the training steps before and after the change."""
     before, state = eqx.nn.make_with_state(EquinoxModel)(jax.random.key(seed))
     after, report = jaxbn.equinox.swap(before)  # the one line
     print(f"Equinox: {report}")
@@ -168,13 +168,13 @@ class Run(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as long a step took before, without the first, which is compiled."""
+        """The median time of a step before the change divided by that after it, without the first, compiling step."""
         before, after = np.median(self.seconds[1:], axis=0)
         return float(before / after)
 
 
 def train(name: str, trainings: tuple[Step, Step], images: np.ndarray, labels: np.ndarray) -> Run:
-    """Trains both with the same batches, by turns."""
+    """Trains both with the same batches, in alternating steps."""
     losses, seconds = np.empty((2, len(images), 2))
     for place in tqdm(range(len(images)), desc=name, unit="step"):
         for which, step in enumerate(trainings):

@@ -3,8 +3,8 @@
     python examples/check_your_own_layer.py [--output runs/check_your_own_layer]
 
 The layer is an ordinary function with `jax.custom_vjp`. `jaxbn.testing.check_custom_vjp` compares its derivative with
-autodiff of the same function without the rule. The report says which argument's gradient is wrong, where, by how much,
-and guesses the cause.
+autodiff of the same function without the rule. The report says which argument's gradient is wrong, where and by how
+much, and guesses the cause.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from jaxbn.testing import VjpReport, check_custom_vjp
 
 
 def plain_layer(x: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
-    """Batch normalisation without a derivative rule; autodiff of it is the right derivative."""
+    """Batch normalisation without a derivative rule. Autodiff gives its right derivative."""
     centred = x - jnp.mean(x, axis=0)
     return gamma * centred / jnp.sqrt(jnp.mean(centred**2, axis=0) + 1e-5) + beta
 

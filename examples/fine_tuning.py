@@ -19,7 +19,7 @@ Curves = dict[tuple[float, str], np.ndarray]
 
 
 class Model(NamedTuple):
-    """A network of any library, as the training loop sees it."""
+    """A network of any library, in the form that the training loop uses."""
 
     apply: Any  # (params, state, images, train) -> logits, state
     params: Any
@@ -55,8 +55,7 @@ def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: 
     """Returns the trained model, and the training loss and the test accuracy of each epoch.
 
     While the weights change quickly, the running statistics are outdated: with them, a network that is right for 99 %
-    of the images has been measured at 45 %. So the statistics are updated by another pass before each test, which
-    changes nothing else.
+    of the images was measured at 45 %. So another pass before each test updates the statistics and nothing else.
     """
     (apply, params, state), momentum, curve = model, sgd(rate).init(model.params), []
     generator, steps = np.random.default_rng(seed), len(data.x_train) // BATCH
@@ -75,7 +74,7 @@ def train(model: Model, data: Digits, rate: float, epochs: int, seed: int, bar: 
 
 
 def compare(name: str, create: Any, extend: Any, data: Digits, seeds: int, epochs: int) -> Curves:
-    """Trains ``create(seed)``, and then both this model and ``extend(model, images)`` for as many epochs again."""
+    """Trains ``create(seed)``, then this model and ``extend(model, images)``, each for the same number of epochs."""
     curves: dict[tuple[float, str], list[np.ndarray]] = {}
     bar = tqdm(desc=name, total=seeds * epochs * (1 + 2 * len(RATES)), unit="epoch")
     for seed in range(seeds):
@@ -92,7 +91,7 @@ def compare(name: str, create: Any, extend: Any, data: Digits, seeds: int, epoch
 
 
 def change(original: Model, extended: Model, images: Any) -> float:
-    """The largest difference of their logits, relative to the largest logit. Raises if rounding does not explain it."""
+    """Returns the logits' largest difference, relative to the largest logit. Raises if rounding does not explain it."""
     with jax.default_matmul_precision("highest"):  # The default on a GPU is TF32, which rounds the two differently.
         before, after = logits_of(*original, images), logits_of(*extended, images)
     worst = float(jnp.abs(after - before).max() / jnp.abs(before).max())
@@ -102,7 +101,7 @@ def change(original: Model, extended: Model, images: Any) -> float:
 
 
 def print_table(curves: dict[str, Curves], epochs: int) -> None:
-    """Prints the median, the lowest and the highest accuracy over the seeds."""
+    """Prints the median, lowest and highest accuracy over the seeds."""
     print("test accuracy, the seeds' median (lowest to highest)")
     print(" " * 27 + "".join(f"{title:>26}" for title in ("before", "original, trained on", "extended, trained on")))
     for name, of_network in curves.items():

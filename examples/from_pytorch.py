@@ -1,11 +1,11 @@
-"""Brings a PyTorch ResNet-18 to JAX, folds and exports it, trains it on there, and takes it back.
+"""Converts a PyTorch ResNet-18 to JAX, folds, exports and trains it there, and converts it back.
 
     python examples/from_pytorch.py
 
-The network, with torchvision's names of layers, is trained a little in PyTorch, on scikit-learn's digits scaled up to
-32×32 pixels. Its logits, gradients and running statistics are compared with those of the same network in JAX, in
-float32. Then PyTorch and JAX train on with the same batches, and a fresh PyTorch model takes JAX's state. This file is
-to be copied; `from_pytorch_results.py` has the training loops, the comparison and the picture.
+The network has torchvision's layer names. It is first trained for a few steps in PyTorch, on scikit-learn's digits
+scaled up to 32×32 pixels. Its logits, gradients and running statistics are compared with those of the same network in
+JAX, in float32. Then PyTorch and JAX continue with the same batches, and a new PyTorch model loads JAX's state. This
+file can be copied; `from_pytorch_results.py` has the training loops, the comparison and the picture.
 
 Needs PyTorch and the extra: python -m pip install torch "jaxbn[examples]"
 """
@@ -68,11 +68,11 @@ class ResNet18(torch.nn.Module):
         return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
 
 
-# 2. Its parameters in JAX and back: a pair of arrays for each layer, under PyTorch's name of the layer.
+# 2. The parameters in JAX and back: a pair of arrays for each layer, with PyTorch's name of the layer.
 
 
 def from_torch(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and the running statistics of a ``state_dict``, which may as well come from a file."""
+    """Returns the parameters and running statistics of a ``state_dict``, which may also be read from a file."""
     params, running = {}, {}
     for layer in dict.fromkeys(name.rpartition(".")[0] for name in state):
         part = {name.rpartition(".")[2]: value for name, value in state.items() if name.startswith(f"{layer}.")}
@@ -87,7 +87,7 @@ def from_torch(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def to_torch(params: Any, running: Any) -> dict[str, Any]:
-    """The ``state_dict`` of these parameters and statistics."""
+    """Returns the ``state_dict`` of these parameters and statistics."""
     state = {}
     for layer, (first, second) in params.items():
         if layer in running:
@@ -109,12 +109,12 @@ def conv_of(norm: str) -> str:
 
 
 def apply(params: Any, running: Any, images: jax.Array, train: bool = False) -> tuple[jax.Array, Any]:
-    """The logits, the new running statistics and the output of each ReLU. Folded parameters have no batch norms."""
+    """Returns logits, new running statistics and the output of each ReLU. Folded parameters have no batch norms."""
     new_running, outputs = dict(running), []
 
     def layer(x: jax.Array, norm: str, stride: int = 1, act: Any = jax.nn.relu, residual: Any = None) -> jax.Array:
         kernel, bias = params[conv_of(norm)]
-        # As PyTorch pads, both sides alike; with a stride of 2, "SAME" would put less in front.
+        # PyTorch pads both sides equally. With a stride of 2, "SAME" would pad less at the start.
         x = jaxbn.conv(x, kernel, bias, stride=stride, padding=kernel.shape[0] // 2)
         gamma, beta = params.get(norm, (None, None))
         if gamma is None:  # folded
@@ -147,7 +147,7 @@ def loss(params: Any, running: Any, images: jax.Array, labels: jax.Array) -> tup
 
 
 def fold(params: Any, running: Any) -> dict[str, Any]:
-    """Parameters that give the same logits in inference, without a batch norm."""
+    """Returns parameters that give the same logits in inference, without a batch norm."""
     folded = {"fc": params["fc"]}
     for norm, statistics in running.items():
         kernel, bias = params[conv_of(norm)]
@@ -156,7 +156,7 @@ def fold(params: Any, running: Any) -> dict[str, Any]:
 
 
 def exported(folded: Any, image: tuple[int, ...]) -> bytearray:
-    """The network for any number of images of this shape, as a file that needs no jaxbn."""
+    """Exports the network for any number of images of this shape, in a form that runs without jaxbn."""
     images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"batch, {', '.join(map(str, image))}"), jnp.float32)
     return jax.export.export(jax.jit(lambda images: apply(folded, {}, images)[0]))(images).serialize()
 

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 SIDE, BATCH, RATE = 32, 64, 0.03
 COMPARED = 10
-"""With how many batches the running statistics are compared."""
+"""The number of batches after which the running statistics are compared."""
 
 Batches = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 class Results(NamedTuple):
-    """What the libraries are compared by, in JAX's layouts."""
+    """The values in which the libraries are compared, in JAX's layouts."""
 
     inference: Any  # the logits of the first batch
     training: Any
@@ -41,7 +41,7 @@ ROWS = {
 
 
 def batches(steps: int, seed: int) -> tuple[Batches, Batches, Batches, np.ndarray]:
-    """Batches for two trainings and for the comparison, and the test images."""
+    """Returns batches for two trainings and for the comparison, and the test images."""
     data = load_digits()
     images, tests = (
         np.repeat(np.asarray(jax.image.resize(x, (len(x), SIDE, SIDE, 1), "linear")), 3, -1)
@@ -52,7 +52,7 @@ def batches(steps: int, seed: int) -> tuple[Batches, Batches, Batches, np.ndarra
     return drawn[:steps], drawn[steps : 2 * steps], drawn[2 * steps :], tests
 
 
-# Plain gradient descent has no state that would have to be brought over too.
+# Plain gradient descent has no state, so only the network must be converted.
 
 
 def train_torch(model: Any, batches: Batches) -> list[float]:
@@ -115,7 +115,7 @@ def of_jax(apply: Any, gradients: Any, params: Any, running: Any, batches: Batch
 
 
 def difference(got: Any, want: Any) -> float:
-    """The largest, relative to the largest entry of the wanted array; of several arrays the worst."""
+    """The largest difference, relative to the largest entry of ``want``. For several arrays, the worst counts."""
 
     def of_array(got: Any, want: Any) -> float:
         got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
@@ -125,7 +125,7 @@ def difference(got: Any, want: Any) -> float:
 
 
 def print_table(ours: Results, theirs: Results, precise: Results, changes: dict[str, float]) -> None:
-    """Prints the differences of float32, and for scale those of each library from PyTorch in float64."""
+    """Prints the differences in float32 and, for comparison, those of each library from PyTorch in float64."""
     print(
         f"{'largest difference, relative to the largest entry':50}{'JAX from':>12}{'JAX from':>12}{'PyTorch from':>14}"
     )
@@ -138,7 +138,7 @@ def print_table(ours: Results, theirs: Results, precise: Results, changes: dict[
 
 
 def print_ratio(unfolded: Callable[[], Any], folded: Callable[[], Any], rounds: int = 15) -> None:
-    """Prints the ratio of the median times of two compiled functions, which take turns."""
+    """Prints the ratio of the median times of two compiled functions, which are called in turn."""
     times = np.empty((rounds, 2))
     for place in np.ndindex(times.shape):
         start = time.perf_counter()
@@ -149,7 +149,7 @@ def print_ratio(unfolded: Callable[[], Any], folded: Callable[[], Any], rounds: 
 
 
 def draw(ours: Results, theirs: Results, precise: Results, losses: Sequence[list[float]], path: Path) -> None:
-    """Left the differences of each layer's output; right the losses: PyTorch's, PyTorch's trained on, and JAX's."""
+    """Draws the differences of each layer's output (left), and PyTorch's and JAX's losses (right)."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, mode in (("C0", "training"), ("C1", "inference")):

@@ -1,4 +1,4 @@
-"""Says what a time was measured on, for the examples that print one."""
+"""Describes the machine and the software that times were measured with, for the examples that print times."""
 
 import platform
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def description(*packages: str) -> str:
-    """The processor and the versions of these packages.
+    """Names the processor and the versions of these packages.
 
     Example:
         >>> description("jax").split(", ")[-1].startswith("jax 0.")

@@ -55,7 +55,7 @@ def apply(params: Any, running: Any, images: jax.Array, train: bool) -> tuple[ja
 
 
 def loss(params: Any, running: Any, images: jax.Array, labels: jax.Array, train: bool = True) -> tuple[jax.Array, Any]:
-    """The mean cross-entropy; and the running statistics, the logits, and the loss and accuracy in one array."""
+    """Returns the mean cross-entropy, and the running statistics, the logits and an array of loss and accuracy."""
     logits, running = apply(params, running, images, train)
     value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return value, (running, logits, jnp.stack([value, jnp.mean(logits.argmax(-1) == labels)]))

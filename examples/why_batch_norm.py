@@ -1,9 +1,9 @@
-"""Does batch norm allow larger learning rates (D11), and does a bound on β allow even larger ones (D12)?
+"""Tests whether batch norm allows larger learning rates (D11), and a bound on β even larger ones (D12).
 
     python examples/why_batch_norm.py
     python examples/why_batch_norm.py --quick
 
-One compiled program trains 930 small networks on handwritten digits at once, by plain gradient descent (D18): with 31
+One compiled program trains 930 small networks on handwritten digits at once, with plain gradient descent (D18): 31
 learning rates from 0.001 to 30, six seeds, and five variants. The variants are no batch norm, batch norm, and batch
 norm with three bounds on β, which `jaxbn.optim.constrain_beta` keeps at −k·σ or above. The program draws pictures of
 the results and prints answers to the deck's questions. With ``--quick`` it trains a smaller network for a few steps,
@@ -49,7 +49,7 @@ class Runs(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """The values of a layer for one batch."""
+    """The values that a layer computes for one batch."""
 
     convolved: Float[Array, "batch height width channels"]
     shifted: Float[Array, "batch height width channels"]  # the ReLU's input: after batch norm, or after the bias
@@ -98,13 +98,13 @@ def sweep(rates: Float[np.ndarray, " rates"], seeds: int, steps: int, config: cn
 
 
 def make_runs(rates: Float[np.ndarray, " rates"], seeds: int, ks: Sequence[float]) -> Runs:
-    """All combinations; the seed varies fastest."""
+    """Returns all combinations. The seed varies fastest."""
     k, rate, seed = (axis.ravel() for axis in np.meshgrid(ks, rates, np.arange(seeds), indexing="ij"))
     return Runs(jnp.asarray(rate, jnp.float32), jnp.asarray(k, jnp.float32), jnp.asarray(seed, jnp.int32))
 
 
 def init(seeds: Int[Array, " runs"], config: cnn.CNNConfig) -> cnn.Params:
-    """The initial parameters of each run. They depend only on its seed."""
+    """Draws the initial parameters of each run, which depend only on its seed."""
     drawn = [cnn.init(jax.random.key(seed), config)[0] for seed in range(int(seeds.max()) + 1)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[seeds], *drawn)
 
@@ -118,7 +118,7 @@ def without_batch_norm(params: cnn.Params) -> cnn.Params:
 def train_all(
     dataset: Digits, start: Int[Array, ""], networks: tuple[cnn.Params, ...], groups: tuple[Runs, ...]
 ) -> tuple[tuple[cnn.Params, ...], tuple[Record, ...]]:
-    """The next steps of all runs, in one compiled program. The networks in a group have the same structure."""
+    """Trains all runs for the next steps in one compiled program. The networks in a group have the same structure."""
     results = [
         jax.vmap(partial(train, dataset, start))(params, runs) for params, runs in zip(networks, groups, strict=True)
     ]
@@ -126,7 +126,7 @@ def train_all(
 
 
 def train(dataset: Digits, start: Int[Array, ""], params: cnn.Params, run: Runs) -> tuple[cnn.Params, Record]:
-    """The next steps of one run."""
+    """Trains one run for the next steps."""
     optimizer = optax.sgd(run.learning_rate)
     if params.blocks[0].gamma is not None:
         optimizer = optax.chain(optimizer, constrain_beta(run.k))
@@ -144,7 +144,7 @@ def train(dataset: Digits, start: Int[Array, ""], params: cnn.Params, run: Runs)
 
 
 def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple[Array, ...]]:
-    """The mean cross-entropy of a batch, and the values that `Record` has for each step."""
+    """Returns the mean cross-entropy of a batch, and the values that `Record` has for each step."""
     logits, layers = apply(params, images, [None] * len(params.blocks))
     value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     zeros = jnp.stack([jnp.mean(layer.rectified == 0) for layer in layers])
@@ -152,10 +152,10 @@ def loss(params: cnn.Params, images: Array, labels: Array) -> tuple[Array, tuple
 
 
 def evaluate(dataset: Digits, params: cnn.Params) -> tuple[Any, ...]:
-    """The values that `Record` has for each chunk.
+    """Returns the values that `Record` has for each chunk.
 
     The test images are normalised with the statistics of the same number of training images under the same parameters.
-    Running statistics would be outdated, the more so the larger the learning rate.
+    Running statistics would be outdated, especially at large learning rates.
     """
     x_train, x_test = (jnp.asarray(x) for x in (dataset.x_train, dataset.x_test))
     _, layers = apply(params, x_train[: len(x_test)], [None] * len(params.blocks))
@@ -169,7 +169,7 @@ def evaluate(dataset: Digits, params: cnn.Params) -> tuple[Any, ...]:
 def apply(
     params: cnn.Params, images: Array, moments: Sequence[jaxbn.Moments | None]
 ) -> tuple[Float[Array, "batch classes"], list[Layer]]:
-    """The logits of the network of `jaxbn.cnn`, and the values of its layers.
+    """Returns the logits of the network of `jaxbn.cnn`, and the values of its layers.
 
     A layer is normalised with the given moments, or with those of the batch if they are None. Without γ, β is a bias.
     """
@@ -188,7 +188,7 @@ def apply(
 
 
 def histogram(values: Array) -> Float[Array, " bins"]:
-    """The fraction of the values in each bin. The first and the last bin have the values beyond them too."""
+    """The fraction of the values in each bin. The first and last bins also count the values beyond them."""
     sample = values[:8].reshape(-1, 1)  # eight images are enough
     return jnp.diff(jnp.mean(sample < jnp.asarray(EDGES[1:-1], sample.dtype), 0), prepend=0, append=1)
 

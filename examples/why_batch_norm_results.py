@@ -18,7 +18,7 @@ CHANCE = 0.1
 
 
 class Record(NamedTuple):
-    """The values recorded for the runs, whose axes come first: traced arrays at first, NumPy arrays afterwards."""
+    """The recorded values. The axes of the runs come first. They are traced in training, NumPy arrays afterwards."""
 
     loss: Float[Any, "*runs steps"]
     zeros: Float[Any, "*runs steps layers"]  # the fraction of each ReLU's outputs that are zero
@@ -53,7 +53,7 @@ def draw_learning_rates(sweep: Sweep, path: Path) -> None:
 
 
 def _draw_curves(axes: Axes, sweep: Sweep, values: Float[np.ndarray, "variants rates seeds"]) -> None:
-    """Draws mean and range over the seeds without NaN, and below zero a cross for each rate at which a run diverged."""
+    """Draws mean and range over the seeds without NaN, and a cross below zero for each rate at which a run diverged."""
     for row, (variant, color, width) in enumerate(zip(sweep.variants, COLORS, WIDTHS, strict=True)):
         curve = np.ma.masked_invalid(values[row])
         axes.plot(
@@ -106,19 +106,19 @@ def draw_distributions(sweep: Sweep, path: Path) -> None:
 
 
 def _reach(histograms: Float[np.ndarray, "steps bins"], edges: np.ndarray) -> float:
-    """The largest absolute value, to within a bin."""
+    """The largest absolute value, with the precision of a bin."""
     used = np.flatnonzero(histograms.any(0))
     return float(max(abs(edges[used[0]]), abs(edges[used[-1] + 1])))
 
 
 def _first_rate_that_fails(sweep: Sweep) -> int:
-    """The index of the smallest learning rate such that no run without batch norm learns at it or at a larger one."""
+    """The index of the smallest learning rate from which on no run without batch norm learns."""
     learnt = np.any(sweep.record.test_accuracy[0, ..., -1] >= LEARNT, axis=1)
     return min(int(np.max(np.nonzero(learnt)[0], initial=-1)) + 1, len(learnt) - 1)
 
 
 def _draw_ridges(axes: Axes, edges: np.ndarray, histograms: Float[np.ndarray, "steps bins"], color: str) -> None:
-    """Draws histograms below each other, the values that the ReLU sets to zero in grey, and their fraction."""
+    """Draws histograms below each other. Values that the ReLU sets to zero are grey, and their fraction is printed."""
     scaled = np.arcsinh(edges)
     x = np.repeat(scaled, 2)[1:-1]
     for row, histogram in enumerate(histograms):
@@ -159,7 +159,7 @@ def draw_zeros(sweep: Sweep, path: Path) -> None:
 
 
 def answer(sweep: Sweep) -> str:
-    """A table of the results, and the answers to the deck's questions."""
+    """Returns a table of the results, and the answers to the deck's questions."""
     accuracy, finite = sweep.record.test_accuracy, sweep.record.finite[..., -1]
     learnt = accuracy[..., -1] >= LEARNT
     largest = np.max(np.where(learnt, sweep.rates[:, None], 0), axis=1)  # variants × seeds; 0 if no run has learnt
@@ -184,7 +184,7 @@ def answer(sweep: Sweep) -> str:
 
 
 def _conclusions(variants: tuple[str, ...], largest: Float[np.ndarray, "variants seeds"]) -> list[str]:
-    """Compares each variant with another one. The answer is "yes" only if every seed agrees."""
+    """Compares each variant with its baseline. The answer is "yes" only if all seeds agree."""
     lines, words = [], []
     for row, baseline in enumerate((0, 1, 1, 1), start=1):
         higher, lower = np.sum(largest[row] > largest[baseline]), np.sum(largest[row] < largest[baseline])

@@ -1,34 +1,33 @@
 """Convolution and batch normalisation for JAX, with gradients derived by hand.
 
-Functions of arrays, each with a `jax.custom_vjp` rule that can be read beside the code that computes it, and with a
-`jax.custom_jvp` rule for ``forward_mode=True``:
+The operations have `jax.custom_vjp` rules that can be read beside the code that computes them, and `jax.custom_jvp`
+rules for ``forward_mode=True``. The functions are:
 
     conv, conv_transpose, conv_general_dilated                  convolutions
     convolve, convolve_input_gradient, convolve_kernel_gradient the three bilinear maps that they are made of
     batch_norm                                                  batch norm in training
-    batch_norm_act, batch_norm_relu                             with a residual connection and an activation
-    batch_norm_act_conv, batch_norm_relu_conv                   with these and a convolution
-    batch_norm_inference, batch_norm_act_inference              by given statistics
-    calibrated_batch_norm                                       one that changes nothing yet
+    batch_norm_act, batch_norm_relu                             the same, a residual connection and an activation
+    batch_norm_act_conv, batch_norm_relu_conv                   all of these and a convolution
+    batch_norm_inference, batch_norm_act_inference              batch norm with given statistics
+    calibrated_batch_norm                                       a batch norm that starts as the identity
     fold_batch_norm                                             a convolution and its batch norm as one convolution
     init_running_stats, update_running_stats                    running averages of the statistics
     patch_jax, unpatch_jax                                      JAX's own convolutions, and so any model, run on these
     explain_conv                                                which algorithm computes a convolution, and why
-    native_kernels                                              whether the CPU's kernels in C++ are used
+    native_kernels                                              whether the C++ kernels for CPUs are used
 
-The submodules are imported when they are first asked for, so that ``import jaxbn`` is enough to write
-``jaxbn.testing.check_custom_vjp``:
+The submodules are imported on first use, so after ``import jaxbn`` you can call ``jaxbn.testing.check_custom_vjp``:
 
     cnn          a small network of these operations
     derivation   the formulas as literal sums, in NumPy
-    equinox      layers of Equinox that compute by these, and `swap` for a model that exists
-    haiku        modules of Haiku that compute by these
-    linen        layers of Flax's older interface that compute by these
-    nnx          layers of Flax that compute by these, and `swap` for a model that exists
+    equinox      layers for Equinox, and `swap` for an existing model
+    haiku        modules for Haiku
+    linen        layers for linen, the older interface of Flax
+    nnx          layers for Flax's nnx, and `swap` for an existing model
     optim        gradient transformations for Optax
-    reference    the same operations in plain JAX, without a rule
-    testing      checks a derivative that is written by hand, and counts what it saves
-    torch        PyTorch's parameters, brought over and back
+    reference    the same operations in plain JAX, without rules
+    testing      checks of hand-written derivatives, and counts of what they save
+    torch        PyTorch's parameters, converted both ways
 
 Example:
     >>> import jax, jax.numpy as jnp, jaxbn

@@ -2,7 +2,7 @@
 
     images → [conv 3×3 → batch norm → ReLU] for each block → mean over the image → dense → logits
 
-Every block but the first has stride 2. The convolutions have no bias. The batch norm after each of them subtracts the
+Every block but the first has stride 2. The convolutions have no bias: the batch norm after each of them subtracts the
 mean, so the gradient of a bias would be exactly zero (D16: the gradient of batch norm sums to zero over the batch).
 
     >>> import jax, jax.numpy as jnp
@@ -39,7 +39,7 @@ class CNNConfig:
     Attributes:
         classes: Number of logits.
         in_channels: Channels of the images.
-        features: Output channels of each block. The first block keeps the images' resolution, each later one halves it.
+        features: Output channels of each block. The first block keeps the images' resolution; the others halve it.
         dtype: Dtype of the parameters. The running statistics have at least float32.
     """
 
@@ -115,7 +115,7 @@ def apply(
         params: The parameters, from `init`.
         state: The running statistics, from `init` or from the previous call.
         images: The images, in the dtype of the parameters.
-        train: If true, normalise with the batch's statistics and update the running statistics; otherwise normalise
+        train: If true, normalise with the batch's statistics and update the running statistics. Otherwise normalise
             with the running statistics and return them unchanged.
         momentum: Weight of the batch in the running statistics; ``None`` gives every batch the same weight.
 

@@ -1,23 +1,23 @@
-"""The formulas of the deck as executable code: every sum written out literally, in NumPy float64.
+"""The formulas of the deck as executable code: every sum written out, in NumPy float64.
 
-The functions use the letters, indices and sums of the slides, so that each can be compared with its slide. They are
-slow and do not use JAX. The hand-written rules are tested against them. Formulas have the deck's ids (D1, D2, …). Where
-the deck has an error, the code is right, and the docstring of the function says what was printed.
+The functions use the letters, indices, sums and ids (D1, D2, …) of the deck, so that each can be compared with its
+slide. They are slow and do not use JAX. The hand-written rules are tested against them. Where the deck has an error,
+the code is right, and the docstring of the function says what was printed.
 
 Notation. An image ``a(c,i,j)`` is I × J, with ``0 ≤ i < I`` and ``0 ≤ j < J``. A kernel ``K_k(c,n,m)`` has odd sides
 N × M and is indexed from its centre, ``-(N-1)/2 ≤ n ≤ (N-1)/2`` and m likewise. Outputs ``C(k,i,j)`` and their
-gradients ``δ(k,i,j) = ∂Loss/∂C(k,i,j)`` exist where the whole kernel lies on the image (the valid region), which is
-``(N-1)/2 ≤ i < I-(N-1)/2`` and the same for j. With the zero padding of D9 they exist for every pixel of the image. An
-array holds only the entries that exist: in the valid region ``delta[k, 0, 0]`` is ``δ(k, (N-1)/2, (M-1)/2)``. Batch
-norm's ``C(b,k,i,j)`` has the batch as its first axis, and ``m = B·H·W`` values per channel.
+gradients ``δ(k,i,j) = ∂Loss/∂C(k,i,j)`` exist where the whole kernel lies on the image (the valid region):
+``(N-1)/2 ≤ i < I-(N-1)/2`` and the same for j. With the zero padding of D9 they exist for every pixel. An array holds
+only the entries that exist: in the valid region ``delta[k, 0, 0]`` is ``δ(k, (N-1)/2, (M-1)/2)``. Batch norm's
+``C(b,k,i,j)`` has the batch as its first axis, and ``m = B·H·W`` values per channel.
 
-The slides print some of this differently. The end of the valid region is printed as ``I-1-(N-1)/2``, which loses the
-last row, and as an inclusive ``I-(N-1)/2``, which has one row too many. The number of rows of δ is printed as
-``I-1-N+1`` instead of I-N+1. The condition ``N < I`` is printed, although N ≤ I is enough. The count m is printed as
-both ``B·N·M`` and ``B·H·W``, and with an index that runs to M-1.
+The slides print some of this differently: the end of the valid region as ``I-1-(N-1)/2``, which loses the last row, and
+as an inclusive ``I-(N-1)/2``, which has one row too many; the number of rows of δ as ``I-1-N+1`` instead of I-N+1; the
+condition ``N < I``, although N ≤ I is enough; and the count m as both ``B·N·M`` and ``B·H·W``, and with an index that
+runs to M-1.
 
-Every function accepts anything that NumPy can convert to an array, and computes in float64. It raises ``ValueError``
-with the name of the function and of the argument that does not fit, and ``TypeError`` for complex numbers.
+Every function accepts anything that NumPy can convert to an array. It raises ``ValueError`` with the name of the
+function and of the argument that does not fit, and ``TypeError`` for complex numbers.
 """
 
 from collections.abc import Iterator
@@ -164,7 +164,7 @@ def conv_kernel_gradient(
     and ``C_k(cin,i,j)``, but both have the index of the output channel.
 
     Shapes: `a` (in, I, J); `delta` (out, I-N+1, J-M+1), or (out, I, J) with `zero_padding`; result (out, in, N, M). In
-    the valid region N and M follow from these shapes; with `zero_padding` they do not: give ``kernel_sides=(N, M)``.
+    the valid region N and M follow from these shapes. With `zero_padding` they do not: give ``kernel_sides=(N, M)``.
 
     The example is D8 with powers of ten for δ, so that each digit of the result is the entry of ``a`` that was
     multiplied by that δ: ``∂Loss/∂K(-1,-1) = δ(1,1)·a(2,2) + δ(1,2)·a(2,3) + … + δ(3,3)·a(4,4)``. The deck prints this
@@ -303,7 +303,7 @@ _AXES = {"in": "input channels", "out": "output channels", "B": "images", "K": "
 
 
 def _arrays(function: str, **arguments: tuple[ArrayLike, str]) -> list[Array]:
-    """Converts every argument to float64 and checks its axes: those with the same name must have the same size."""
+    """Converts every argument to float64, and checks that axes with the same name have the same size."""
     arrays: list[Array] = []
     sizes: dict[str, tuple[str, int]] = {}
     for name, (value, names) in arguments.items():
@@ -331,7 +331,7 @@ def _centred(kernel: Array) -> _Grid:
 
 
 def _margin(N: int, M: int, zero_padding: bool) -> tuple[int, int]:
-    """The number of rows and columns at each edge of the image without an output, which is the first output's index."""
+    """The number of rows and of columns without an output at each edge, which are also the first output's indices."""
     return (0, 0) if zero_padding else (N // 2, M // 2)
 
 
@@ -359,7 +359,7 @@ def _kernel_sides(image: Array, delta: Array, zero_padding: bool, given: tuple[i
 
 
 def _mean(values: Array) -> Array:
-    """The mean over (b,i,j); the axes are kept, so that it broadcasts against the channels."""
+    """The mean over (b,i,j). The axes are kept, so that it broadcasts against C."""
     return values.mean(axis=(0, 2, 3), keepdims=True)
 
 

@@ -22,40 +22,39 @@ Layers = str | Sequence[str] | Callable[[str], bool]
 def constrain_beta(
     k: ArrayLike, *, names: tuple[str, str] = ("gamma", "beta"), layers: Layers | None = None
 ) -> optax.GradientTransformation:
-    """Keeps the shift β of every batch norm at −k standard deviations of the layer's output or above.
+    """Bounds the shift β of every batch norm from below, at −k standard deviations of the layer's output.
 
         if β < −k·σ then β = −k·σ    with σ = |γ|
 
-    The deck (D12) does not say which σ is meant. Here it is the standard deviation of the layer's output ``γ x̂ + β``.
-    That is |γ|, because x̂ has standard deviation one, and it has the units of β; the σ of D10 has the units of the
-    layer's input. With this bound, the ReLU after the layer passes the values that lie more than k standard deviations
-    above the mean (below it where γ is negative), however large the learning rate is. Of normally distributed values
-    these are 31 % for k = 0.5, 16 % for k = 1 and 2.3 % for k = 2.
+    The deck (D12) does not say which σ is meant. Here it is the standard deviation of the layer's output ``γ x̂ + β``,
+    which is |γ| because x̂ has standard deviation one. It has the units of β; the σ of D10 has the units of the layer's
+    input. With this bound, the ReLU after the layer passes the values that lie more than k standard deviations above
+    the mean (below it where γ is negative), at any learning rate. Of normally distributed values these are 31 % for
+    k = 0.5, 16 % for k = 1 and 2.3 % for k = 2.
 
     Put it last in a chain. It bounds the β that `optax.apply_updates` stores, by the γ of the same step: after each
     step ``β >= -(k * abs(γ))`` holds exactly, with both sides rounded to β's dtype, compiled or not. An update of β
-    that respects the bound is passed on bit for bit, as are the updates of all other parameters. One that does not is
-    replaced by an update that takes β to the bound, or above it by no more than rounding requires. A β that starts
-    below the bound is moved to it in the first step. NaN stays NaN.
+    that respects the bound is passed on bit for bit, as are the updates of other parameters. Any other update of β is
+    replaced by one that takes β to the bound, or above it by no more than rounding requires. A β that starts below the
+    bound is moved to it in the first step. NaN stays NaN.
 
     Args:
-        k: A positive number, or ``inf`` for no constraint. It may also be a real array of shape (), even a traced one,
-            so that a program can `jax.vmap` over k. The value of a traced array is not checked.
+        k: A positive number; ``inf`` means no constraint. It may be a real array of shape (), even a traced one (as
+            under `jax.vmap`), whose value is not checked.
         names: The names of γ and β: keys of a dict, or fields of a NamedTuple, dataclass or module. In Flax they are
             ``("scale", "bias")``. Where γ is ``None``, σ is one, as in `jaxbn.batch_norm`.
-        layers: The layers to constrain; ``None`` for every layer that has both names. In other libraries these names do
-            not belong to batch norms alone: a layer norm of Flax has the same ones. In that case give labels, or a
-            function that takes the path of a layer, such as ``"blocks/0/norm"``, and returns whether to constrain it. A
-            label is a path or the end of a path, with wildcards: ``"BatchNorm_*"`` matches every
-            `flax.linen.BatchNorm` without an explicit name. A layer chosen in this way may have only β (Flax's
-            ``use_scale=False``); its σ is one.
+        layers: The layers to constrain; ``None`` for every layer that has both names. If other layers have them too, as
+            Flax's layer norms do, give labels, or a function that takes the path of a layer, such as
+            ``"blocks/0/norm"``, and returns whether to constrain it. A label is a path or the end of one, with
+            wildcards: ``"BatchNorm_*"`` matches every `flax.linen.BatchNorm` without an explicit name. A layer chosen
+            in this way may have only β (Flax's ``use_scale=False``); its σ is one.
 
     Returns:
-        The transformation. It has no state. Its update function needs the parameters.
+        The transformation, which has no state. Its update function needs the parameters.
 
     Raises:
         TypeError: ``k`` is not a real number, ``names`` is not two strings, or ``layers`` is not of the types above.
-        ValueError: ``k`` is an array whose shape is not (), not above zero, or NaN. Raised by ``init`` and ``update``:
+        ValueError: ``k`` is not above zero, or is an array whose shape is not (). Raised by ``init`` and ``update``:
             the parameters have no such layer, a label matches no layer, a γ is masked or its shape differs from β's, or
             no parameters are given.
 
@@ -101,24 +100,25 @@ def constrain_beta(
     return optax.GradientTransformation(init, update)
 
 
-# The next functions compute the bound and an update that respects it. They add updates to parameters, as
-# `optax.apply_updates` does later, and both sums must be equal to the bit. In a compiled program they may differ: XLA
-# may fuse a product with the sum after it, which rounds once instead of twice, and may keep bfloat16 values in float32
-# between operations. `_rounded_update` prevents the first, `_round` the second.
+# The next functions compute the bound and an update that respects it. They add updates to parameters, and so does
+# `optax.apply_updates` later; both sums must be equal bit for bit. In a compiled program they may differ: XLA may fuse
+# a product with the sum after it, which rounds once instead of twice, and may keep bfloat16 values in float32 between
+# operations. `_rounded_update` prevents the first, `_round` the second.
 
 
 def _bound(k: ArrayLike, sigma: jax.Array, beta: jax.Array) -> jax.Array:
-    """−k·σ in β's dtype. It is NaN if k is infinite and σ is zero, which no β is below."""
+    """−k·σ in β's dtype. If k is infinite and σ is zero it is NaN, which bounds nothing."""
     return -_round(jnp.asarray(k, beta.dtype) * _round(sigma, beta.dtype), beta.dtype)
 
 
 def _bounded_update(bound: jax.Array, beta: jax.Array, update: jax.Array) -> jax.Array:
-    """The first of four candidates that leaves β at the bound or above. A β that is NaN does not count as below.
+    """Returns the first of four candidates that does not leave β below the bound. NaN does not count as below.
 
     1. The update itself.
     2. The difference between the bound and β, rounded.
-    3. The next larger number. If rounding made the second too small, this one is at least the exact difference. So its
-       exact sum with β is at least the bound, and so is the rounded sum, because rounding is monotonic.
+    3. The next larger number. If rounding made the second candidate too small, this one is at least the exact
+       difference. So its exact sum with β is at least the bound, and so is the rounded sum, because rounding is
+       monotonic.
     4. An update that makes β zero. It is needed only on hardware that flushes subnormal numbers to zero.
     """
     update = _rounded_update(update, beta)
@@ -138,13 +138,13 @@ def _updated(param: jax.Array, update: jax.Array) -> jax.Array:
 def _rounded_update(update: jax.Array, param: jax.Array) -> jax.Array:
     """The update rounded to its dtype, or NaN where the parameter is NaN.
 
-    The parameter would be NaN anyway. The `where` is there because XLA does not fuse a product with a sum across it.
+    The parameter would be NaN anyway. The `where` keeps XLA from fusing a product before it with the sum after it.
     """
     return jnp.where(jnp.isnan(param), param.astype(update.dtype), _round(update, update.dtype))
 
 
 def _round(value: jax.Array, dtype: Any) -> jax.Array:
-    """Rounds to ``dtype``. After `astype` alone a compiled program may keep more digits."""
+    """Rounds to ``dtype``. With `astype` alone, a compiled program may keep more digits."""
     limits = jnp.finfo(dtype)
     return jax.lax.reduce_precision(value.astype(dtype), limits.nexp, limits.nmant)
 
@@ -172,7 +172,7 @@ def _find_layers(params: optax.Params, names: tuple[str, str], layers: Layers | 
             found[layer] = _Layer(None if gamma is None or leaves[gamma][1] is None else gamma, beta)
     if not found:
         wanted = f"{gamma_name!r} beside a {beta_name!r}" if layers is None else repr(beta_name)
-        raise ValueError(f"constrain_beta: `params` has no {wanted}; `names` must be what γ and β are called there")
+        raise ValueError(f"constrain_beta: `params` has no {wanted}; `names` must be the names of γ and β there")
     chosen = {path: found[path] for path in _choose(list(found), layers)}
     for layer, (gamma, _) in chosen.items():
         if gamma is not None and isinstance(leaves[gamma][1], optax.MaskedNode):
@@ -218,7 +218,7 @@ def _check_k(k: Any) -> None:
 
 def _check_names(names: Any) -> None:
     if not (isinstance(names, (tuple, list)) and len(names) == 2 and all(isinstance(name, str) for name in names)):
-        raise TypeError(f"constrain_beta: `names` is {names!r}; it must be two strings, what γ and β are called")
+        raise TypeError(f"constrain_beta: `names` is {names!r}; it must be two strings, the names of γ and β")
 
 
 def _check_layers(layers: Any) -> None:
@@ -230,10 +230,10 @@ def _check_layers(layers: Any) -> None:
 
 
 def _has_one_parameter(layer: str, paths: Sequence[str]) -> bool:
-    """Whether a layer has a single parameter. A β alone is a batch norm's; a convolution's bias comes with a kernel."""
+    """Whether a layer has a single parameter. A β alone belongs to a batch norm; other biases come with a kernel."""
     return sum(path.startswith(layer) for path in paths) == 1
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether this stands for a parameter that is not there. It must count as a leaf, or JAX would leave it out."""
+    """Whether this stands for a missing parameter. It must count as a leaf, because JAX would drop it otherwise."""
     return value is None or isinstance(value, optax.MaskedNode)

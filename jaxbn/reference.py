@@ -1,9 +1,8 @@
-"""The public operations in plain JAX, without derivative rules: what the hand-written rules are tested against.
+"""The public operations in plain JAX, without derivative rules. The hand-written rules are tested against them.
 
 Each function has the arguments and the result of the function of `jaxbn` with the same name, except ``algorithm`` and
-``forward_mode``. It is written straight from the definition, shares no code with the rules, supports every mode of
-autodiff, and does not check its arguments. The tests compare every hand-written rule with ``jax.grad`` of its
-reference, and with ``jax.jvp`` of it.
+``forward_mode``. It follows the definition, shares no code with the rules, supports every mode of autodiff, and does
+not check its arguments. The tests compare every hand-written rule with ``jax.grad`` and ``jax.jvp`` of its reference.
 
     >>> import jax, jax.numpy as jnp, jaxbn
     >>> x, kernel = jnp.arange(12.0).reshape(1, 3, 4, 1), jnp.ones((2, 2, 1, 1))
@@ -45,7 +44,7 @@ def conv(
 ) -> jax.Array:
     """`jaxbn.conv` as one call of `jax.lax.conv_general_dilated` and an addition of the bias (D3)."""
     spatial = x.ndim - 2
-    if padding_mode != "zeros":  # of explicit pairs
+    if padding_mode != "zeros":  # the padding is then explicit
         modes = (padding_mode,) * spatial if isinstance(padding_mode, str) else padding_mode
         axes = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers or _CHANNELS_LAST[x.ndim]).lhs_spec
         for axis, mode, pair in zip(axes[2:], modes, _padding_pairs(padding, spatial), strict=True):
@@ -97,7 +96,7 @@ def conv_transpose(
         else:
             sizes.append((size - 1) * stride[axis] + extent - sum(pairs[axis]) + output_padding[axis])
     if not isinstance(pairs, str):
-        # `output_padding` adds rows after the last window. Less padding keeps the convolution from having more windows.
+        # `output_padding` adds rows after the last window. With less padding, the convolution has no more windows.
         pairs = tuple((low, high - added) for (low, high), added in zip(pairs, output_padding, strict=True))
 
     out_spec, lhs_spec = numbers.out_spec, numbers.lhs_spec

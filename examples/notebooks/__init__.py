@@ -1,4 +1,4 @@
-"""Executes the notebooks of this folder in a kernel of this environment, and removes what no reader needs from them."""
+"""Executes the notebooks of this folder in a kernel of this environment, and removes what readers do not need."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ SECONDS = 600  # for a cell
 
 
 class KernelOfThisEnvironment(AsyncKernelManager):
-    """Starts ipykernel by this Python. The user may have registered a kernel of the same name by another."""
+    """Starts ipykernel with this Python. A kernel of the same name may be registered for another Python."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -34,11 +34,11 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, environment: dict[str, str] | None = None) -> None:
-    """Runs all cells in place; raises `nbclient.exceptions.CellExecutionError` at the first that raises.
+    """Runs all cells in place. Raises `nbclient.exceptions.CellExecutionError` at the first cell that raises.
 
     Args:
         notebook: The notebook, whose outputs are replaced.
-        environment: The environment of the kernel; ``None`` is this process's.
+        environment: The environment variables of the kernel; ``None`` for those of this process.
     """
     with tempfile.TemporaryDirectory() as settings:  # neither the user's startup files nor their history
         sockets = {"transport": "ipc", "ip": os.path.join(settings, "socket")}  # files, which no one else can read
@@ -57,7 +57,7 @@ def execute(notebook: nbformat.NotebookNode, environment: dict[str, str] | None 
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Removes what a run on another computer would change and no reader needs, and outputs that show nothing."""
+    """Removes metadata that depend on the computer, and outputs that show nothing."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -71,12 +71,12 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
-    """What all cells have printed to their standard output."""
+    """Returns the standard output of all cells."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
 
 
 def pictures(notebook: nbformat.NotebookNode) -> list[str]:
-    """The PNG pictures, in base 64."""
+    """Returns the PNG pictures, in base 64."""
     data = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
     return [each["image/png"] for each in data if "image/png" in each]

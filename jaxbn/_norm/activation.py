@@ -1,8 +1,8 @@
-"""Activations that follow a batch norm: which functions can be one, and how a rule differentiates through them.
+"""Checks the activation after a batch norm, and differentiates through it.
 
-An activation is any elementwise function of one array. A rule computes its argument z again from what is saved, and
-differentiates it there, so that no array of z's size is saved for it. For that the function is traced once. Arrays that
-it closes over, such as the slope of a PReLU, become operands of the rule, and get their gradients.
+An activation is any elementwise function of one array. A rule recomputes the activation's argument z from the residuals
+and differentiates the activation there, so that no array of z's size is saved for it. The function is traced once.
+Arrays that it closes over, such as the slope of a PReLU, become operands of the rule and get gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from jax.extend.core import Jaxpr, Var, jaxprs_in_params
 from jaxbn._norm.statistics import apply_mask
 
 Activation = Callable[..., jax.Array]
-"""Called with z, and then the arrays that the caller's function closes over."""
+"""A function of z and of the arrays that the caller's function closes over."""
 
 CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
@@ -32,14 +32,14 @@ _NAMES = """
     shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta
 """
 ELEMENTWISE = frozenset(_NAMES.split())
-"""JAX's operations whose every entry depends on the same entry of the operands alone."""
+"""JAX's operations in which every entry of the result depends only on the same entry of each operand."""
 
 
 def as_activation(function: str, activation: Any, z: jax.ShapeDtypeStruct) -> tuple[Activation, tuple[Any, ...]]:
-    """The activation as a function of arrays alone, and the arrays that it closes over.
+    """Returns the activation as a function of z and of the arrays that it closes over, and these arrays.
 
     Args:
-        function: The public function, for the errors.
+        function: The name of the public function, for errors.
         activation: The caller's function.
         z: The type of the array that the activation will be called with.
 
@@ -81,7 +81,10 @@ def through_activation(
     dy: jax.Array,
     where: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
-    """``dz``, and the cotangents of the arrays that the activation closes over. The mask's other entries get 0."""
+    """Returns ``dz`` and the cotangents of the arrays that the activation closes over.
+
+    ``dz`` is 0 where the mask is False.
+    """
     if activation is None:
         return dy, ()
     _, pullback = jax.vjp(activation, z, *constants)
@@ -97,7 +100,7 @@ def tangent_through_activation(
     dz: jax.Array,
     dconstants: Sequence[jax.Array | None],
 ) -> jax.Array:
-    """``dy``; a tangent that is ``None`` is zero."""
+    """Returns ``dy``. A tangent that is ``None`` stands for zero."""
     if activation is None:
         return dz
     pairs = zip(constants, dconstants, strict=True)
@@ -112,7 +115,7 @@ def _zero_tangent(constant: Any) -> Any:
 
 
 def _not_elementwise(jaxpr: Jaxpr, depends: Sequence[bool]) -> str | None:
-    """The first operation on z that is not elementwise, if there is one; ``depends`` says which inputs depend on z."""
+    """Returns the first operation on z that is not elementwise, or None. ``depends`` says which inputs depend on z."""
     dependent = {variable for variable, does in zip(jaxpr.invars, depends, strict=True) if does}
     for equation in jaxpr.eqns:
         inputs = [isinstance(each, Var) and each in dependent for each in equation.invars]

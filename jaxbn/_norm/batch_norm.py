@@ -4,18 +4,17 @@ Forward, over the m values of each channel:
 
     μ = (1/m) Σ x    σ² = (1/m) Σ (x − μ)²    x̂ = (x − μ) / √(σ² + ε)    y = γ x̂ + β
 
-Backward, with ``dy = ∂Loss/∂y``. The gradients of the parameters are simple sums (D14):
+Backward, with ``dy = ∂Loss/∂y``. The gradients of the parameters are sums (D14):
 
     dγ = Σ dy · x̂    dβ = Σ dy
 
-``x`` affects ``y`` on three paths: directly, through the mean μ and through the variance σ² (D15). With ``dx̂ = γ dy``
-their sum, in this order, is (D16, as corrected)
+``x`` affects ``y`` directly, through the mean μ and through the variance σ² (D15). With ``dx̂ = γ dy``, the gradient is
+the sum of these three terms, in this order (D16, as corrected):
 
     dx = 1 / √(σ² + ε) · [dx̂ − (1/m) Σ dx̂ − x̂ · (1/m) Σ dx̂ · x̂]
 
-The variance depends on the mean too, but that path adds nothing, because ``Σ (x − μ) = 0``. The moments are outputs as
-well: if the loss depends on the returned μ and σ², their cotangents dμ and dσ² add
-``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
+The variance depends on the mean too, but that path adds nothing, because ``Σ (x − μ) = 0``. If the loss depends on the
+returned μ and σ², their cotangents dμ and dσ² add ``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
 
 With a mask, every sum is over the entries where the mask is True, and dx is 0 elsewhere. If the batch is split over
 devices, every sum is over all devices. An activation φ may follow, and a residual connection r may be added before it:
@@ -24,17 +23,17 @@ devices, every sum is over all devices. An activation φ may follow, and a resid
 
 Then dz replaces dy in the formulas above.
 
-Forward mode asks for the tangent of ``y``, from those of ``x``, γ and β. The Jacobian of y by x,
+In forward mode, the Jacobian of y with respect to x,
 
     γ / √(σ² + ε) · (I − 11ᵀ / m − x̂x̂ᵀ / m)
 
-is symmetric, so the tangent is computed by D16 too, with dx in the place of dy:
+is symmetric. So D16 gives the tangent of y too, with dx in place of dy:
 
     dy = γ / √(σ² + ε) · [dx − (1/m) Σ dx − x̂ · (1/m) Σ dx · x̂] + x̂ dγ + dβ
     dμ = (1/m) Σ dx    dσ² = 2 √(σ² + ε) · (1/m) Σ dx · x̂
 
-Saved for the backward pass: the arguments, which the caller holds anyway, and four vectors with one entry for each
-channel. x̂, z and y are not saved: they are computed from ``x`` again. The same is saved with ``forward_mode=True``.
+Saved for the backward pass, also with ``forward_mode=True``: the arguments, which the caller holds anyway, and four
+vectors with one entry for each channel. x̂, z and y are recomputed from ``x``.
 
 References: the deck's *Batch normalisation*; Ioffe and Szegedy (2015), *Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift*.
@@ -85,43 +84,39 @@ def batch_norm(
 
         y = γ · x̂ + β    with x̂ = (x − μ) / √(σ² + ε)
 
-    μ and σ² are the mean and the biased variance of the channel over all other axes: over the batch, and for images
-    over their pixels too. This is the function for training. For inference, average the returned moments with
-    `update_running_stats`, and normalise by the averages with `batch_norm_inference`.
+    μ and σ² are the mean and the biased variance of the channel over all other axes. They are accurate even if the mean
+    is much larger than the standard deviation. For inference, average the returned moments with `update_running_stats`
+    and call `batch_norm_inference`.
 
-    The gradients follow a rule written by hand:
+    The gradients follow a hand-written rule:
 
         dx = γ / √(σ² + ε) · [dy − mean(dy) − x̂ · mean(dy · x̂)]    dγ = Σ dy · x̂    dβ = Σ dy
 
-    If the loss depends on the returned moments too, their cotangents are added to dx. Saved for the backward pass:
-    ``x``, the parameters and four vectors with one entry for each channel.
-
-    The statistics are accurate however large the mean is beside the standard deviation.
+    If the loss depends on the returned moments too, the gradient through them is added to dx. Saved for the backward
+    pass: the arguments, and four vectors with one entry for each channel.
 
     Args:
         x: The input, of any floating dtype and with at least two axes, by default ``(batch, ..., channels)``. With
             ``axis_name`` it may also be one example of the batch, ``(channels,)``.
-        gamma: The scale of each channel, of any floating dtype; ``None`` does not scale.
-        beta: The shift of each channel, of any floating dtype; ``None`` does not shift.
-        axis: The channels' axis. The statistics are taken over all other axes.
+        gamma, beta: The scale and the shift of each channel, of any floating dtype; ``None`` leaves them out.
+        axis: The channels' axis.
         epsilon: A positive number that is added to the variance, so that a constant channel is not divided by zero.
-        where: A boolean mask that broadcasts to ``x``: True for the entries that count, False for others such as
-            padding. The others are left out of the statistics. For them ``y`` and ``dx`` are exactly 0, and neither
-            ``x`` nor ``dy`` is used, even if it is NaN. (Flax's `BatchNorm` normalises these entries too.) A channel
-            in which no entry counts has zero gradients and a count of 0. ``None`` means that all entries count.
+        where: A boolean mask that broadcasts to ``x``, or ``None``. The statistics leave out entries where it is False,
+            such as padding. There ``y`` and ``dx`` are exactly 0, even if ``x`` or ``dy`` is NaN. (Flax's `BatchNorm`
+            normalises these entries too.) A channel in which no entry is left has zero gradients and a count of 0.
         axis_name: The name, or a tuple of names, of the axes of `jax.shard_map` or `jax.vmap` that the batch is split
-            over. Statistics and gradients are then those of the whole batch, even if the mask leaves some devices fewer
-            entries than others. They cost one all-gather in the forward pass and one psum in the backward pass. A
-            sharded `jit` needs no name, because its functions are given the whole batch. If the loss depends on the
-            moments, write ``grad(vmap(f))``, not ``vmap(grad(f))``. With an axis of `jax.vmap`, write ``jit(grad(f))``,
-            not ``grad(jit(f))``, and no `jax.checkpoint` around the `jax.vmap`: JAX differentiates them when the name
-            is no longer bound, and raises a NameError.
-        axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. The devices of each
-            list share their statistics with each other, and not with other devices. ``None`` is one group of all.
-        forward_mode: Whether forward mode works too, and any nesting of forward and reverse mode. The values are the
-            same. By default the function has a reverse-mode rule alone (a `jax.custom_vjp`), for which `jax.jvp`,
-            `jax.linearize` and `jax.jacfwd` raise an error. With True it has a tangent rule (a `jax.custom_jvp`), and
-            reverse mode transposes that rule. It saves as few bytes as the default; on a CPU it can take twice as long.
+            over. Statistics and gradients are then those of the whole batch, even if the mask leaves different numbers
+            of entries on the devices. The forward pass uses one all-gather, the backward pass one psum. A sharded `jit`
+            needs no name, because its functions get the whole batch. If the loss depends on the moments, write
+            ``grad(vmap(f))``, not ``vmap(grad(f))``. With an axis of `jax.vmap`, write ``jit(grad(f))``, not
+            ``grad(jit(f))``, and put no `jax.checkpoint` around the `jax.vmap`: JAX differentiates these after the name
+            is unbound, and raises a NameError.
+        axis_index_groups: A list of lists of indices along ``axis_name``, for `jax.shard_map` only. Devices share
+            statistics only within a list. ``None`` is one group of all devices.
+        forward_mode: Whether to support forward mode, and any nesting of it with reverse mode. By default the function
+            has only a reverse-mode rule (a `jax.custom_vjp`), and `jax.jvp`, `jax.linearize` and `jax.jacfwd` raise an
+            error. With True it has a tangent rule (a `jax.custom_jvp`), which reverse mode transposes. The values are
+            the same and no more bytes are saved, but on a CPU it can take twice as long.
 
     Returns:
         ``y`` with the shape and dtype of ``x``, and the batch's `Moments`: mean, biased variance and count of each
@@ -160,7 +155,7 @@ def batch_norm_and_activation(
     forward_mode: bool,
     **unchecked: Any,
 ) -> tuple[jax.Array, Moments]:
-    """Validate the arguments of a public function, and call the core; ``activation`` may be ``None``."""
+    """Validate the arguments of a public function and call the core. ``activation`` may be ``None``."""
     x, gamma, beta, residual = as_arrays(function, x=x, gamma=gamma, beta=beta, residual=residual)
     require_bool(function, "forward_mode", forward_mode)
     if unchecked["axis_name"] is None:
@@ -179,14 +174,14 @@ def batch_norm_and_activation(
 
 
 class Operands(NamedTuple):
-    """The arrays of a batch norm and of the activation after it; or their cotangents, or their tangents."""
+    """The arrays of a batch norm and of the activation after it, or the cotangents or tangents of these arrays."""
 
     x: jax.Array
     gamma: jax.Array | None
     beta: jax.Array | None
     where: jax.Array | None  # with the rank of x
-    residual: jax.Array | None  # of a residual connection: it is added before the activation
-    constants: tuple[Any, ...] = ()  # what the activation closes over
+    residual: jax.Array | None  # of a residual connection, added before the activation
+    constants: tuple[Any, ...] = ()  # arrays that the activation closes over
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -204,7 +199,7 @@ class Residuals(NamedTuple):
 
 
 def batch_norm_fwd(options: BatchNormOptions, operands: Operands) -> tuple[tuple[jax.Array, Moments], Residuals]:
-    """``y`` and the moments (D10, D13), and the residuals of the backward pass."""
+    """Compute ``y`` and the moments (D10, D13), and the residuals of the backward pass."""
     statistics = batch_statistics(operands.x, operands.where, options.axis, options.collectives)
     mean, var, count = statistics.mean, statistics.var, statistics.count
     inv_std = lax.rsqrt(var + options.epsilon)
@@ -215,7 +210,7 @@ def batch_norm_fwd(options: BatchNormOptions, operands: Operands) -> tuple[tuple
 def batch_norm_bwd(
     options: BatchNormOptions, residuals: Residuals, cotangents: tuple[jax.Array, Moments]
 ) -> tuple[Operands]:
-    """``dx`` (D16), and ``dγ`` and ``dβ`` of this device's part of the batch (D14)."""
+    """Compute ``dx`` (D16), and this device's part of the sums ``dγ`` and ``dβ`` (D14)."""
     x, gamma, beta, where, residual, constants = residuals.operands
     inv_std, count = residuals.inv_std, residuals.count
     dy, dmoments = cotangents
@@ -241,7 +236,7 @@ def batch_norm_bwd(
     means = (along_axis(total / m, x.ndim, options.axis) for total in totals)
     mean_dx_hat, mean_dx_hat_x_hat, returned_dmean_over_m, returned_dvar_over_m = means
 
-    # D16: the three paths of D15, and what comes back through the moments that were returned.
+    # D16: the three paths of D15, and the gradient through the returned moments.
     dx_hat = dz if vectors.gamma is None else dz * vectors.gamma
     direct_and_through_mean = vectors.inv_std * (dx_hat - mean_dx_hat)
     through_variance = x_hat * (-vectors.inv_std * mean_dx_hat_x_hat)
@@ -271,7 +266,7 @@ def _batch_norm_jvp(
 def batch_norm_tangents(
     options: BatchNormOptions, residuals: Residuals, tangents: Operands
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``dy``, ``dμ`` and ``dσ²`` (D16, with dx in the place of dy); a tangent that is ``None`` is zero."""
+    """Compute ``dy``, ``dμ`` and ``dσ²`` (D16, with dx in place of dy). A tangent that is ``None`` stands for zero."""
     x, gamma, _, where, residual, constants = residuals.operands
     dx, dgamma, dbeta, _, dresidual, dconstants = tangents
     inv_std = residuals.inv_std
@@ -285,7 +280,7 @@ def batch_norm_tangents(
         sums = sums if options.collectives is None else options.collectives.psum(sums)
         mean_dx, mean_dx_x_hat = (total / as_divisor(residuals.count, inv_std.dtype) for total in sums)
 
-    # Everything but the direct term is a multiple of x̂, and a constant, in each channel.
+    # In each channel, the terms other than the direct one add up to a constant plus a multiple of x̂.
     scale = inv_std if gamma is None else inv_std * gamma.astype(inv_std.dtype)
     constant = vector_tangent(dbeta, inv_std) - scale * mean_dx
     along_x_hat = vector_tangent(dgamma, inv_std) - scale * mean_dx_x_hat
@@ -302,7 +297,7 @@ _batch_norm_with_tangents.defjvp(_batch_norm_jvp, symbolic_zeros=True)
 
 
 def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Array:
-    """``y``, for the forward pass, and for a backward pass that needs it again (`batch_norm_act_conv`)."""
+    """Compute ``y`` in the forward pass, and again in a backward pass that needs it (`batch_norm_act_conv`)."""
     x, _, _, where, residual, constants = residuals.operands
     vectors = _channel_vectors(options, residuals)
     z = _argument(_x_hat(apply_mask(x, where), where, vectors), vectors, residual, where)
@@ -310,7 +305,7 @@ def y_from_residuals(options: BatchNormOptions, residuals: Residuals) -> jax.Arr
 
 
 class _Vectors(NamedTuple):
-    """The vectors of the residuals, in the dtype of the sums, with axes of length one to broadcast against ``x``."""
+    """The vectors of the residuals, in the dtype of the sums and with axes of length one to broadcast to ``x``."""
 
     pivot: jax.Array
     correction: jax.Array

@@ -1,15 +1,15 @@
 """A batch norm that starts as the identity: a layer to add to a model that is already trained (D17).
 
 ``y = γ (x − μ) / √(σ² + ε) + β`` equals ``x`` for ``γ = √(σ² + ε)`` and ``β = μ``, whatever μ and σ² are. Here they are
-the mean and variance of activations of the trained model. In inference, where these running statistics normalise, the
-layer returns its input. In training, where each batch is normalised by its own statistics, the output differs
-from the input only as far as these differ from μ and σ². All that the layer changes later, it has learnt.
+the mean and variance of activations of the trained model. In inference, which normalises with these running statistics,
+the layer returns its input. In training, which normalises each batch with the batch's mean and variance, the output
+differs from the input only as far as these differ from μ and σ².
 
 β and the running mean are the same number, with the same rounding error. So subtracting μ and adding β cancel up to one
 rounding at the size of μ, even if the mean is much larger than the standard deviation.
 
 Batches are merged by the formula of Chan, Golub and LeVeque, as devices are in `statistics`, but on the host and in
-float64: only a few vectors are merged for each batch, and all batches together may have more values than an int32 can
+float64. Only a few vectors are merged for each batch, and all batches together may have more values than an int32 can
 count.
 """
 
@@ -31,7 +31,7 @@ FUNCTION = "calibrated_batch_norm"
 
 
 class CalibratedBatchNorm(NamedTuple):
-    """The arrays of a batch norm layer: its two parameters, and running statistics for `update_running_stats`.
+    """The arrays of a batch norm layer: the two parameters, and running statistics for `update_running_stats`.
 
     Attributes:
         gamma: ``γ = √(σ² + ε)``, in at least float32.
@@ -52,23 +52,23 @@ def calibrated_batch_norm(
     epsilon: float = 1e-5,
     where: Bool[Array, "..."] | None = None,
 ) -> CalibratedBatchNorm:
-    """Makes a batch norm that returns its input: a layer to add to a trained model without changing what it computes.
+    """Makes a batch norm that returns its input, to be added to a trained model without changing the model's output.
 
         γ = √(σ² + ε)    β = μ    with μ, σ² of the calibration data ``x``, over every axis but ``axis``
 
     so that ``γ · (x − μ) / √(σ² + ε) + β = x``. `batch_norm_inference` with the running statistics returns any ``x``
-    unchanged. `batch_norm` returns the calibration data unchanged if they are given as one batch; a smaller batch
-    changes as far as its mean and variance differ from μ and σ².
+    unchanged. `batch_norm` returns the calibration data unchanged if it gets them as one batch, and changes a smaller
+    batch as far as its mean and variance differ from μ and σ².
 
-    The error of ``y`` is a few units in the last place of ``|x − μ| + |μ| + σ``. Dtypes narrower than float32 are
-    computed in float32, and are mostly returned bit for bit. So even with a mean of a million, ``y`` has the digits
-    that ``x`` had. A channel whose values are all equal is returned too.
+    The error of ``y`` is a few units in the last place of ``|x − μ| + |μ| + σ``, so ``y`` keeps the digits of ``x`` if
+    the mean is a million. Dtypes narrower than float32 are computed in float32, and mostly returned bit for bit. A
+    channel whose values are all equal is returned too.
 
     Args:
         x: The calibration data: typical inputs of the new layer, such as the outputs of the layer before it for some
             hundred training examples. Either an array with at least two axes, or an iterable of such arrays with the
-            same channels. Each item is a batch, or a pair of a batch and its mask, and one at a time is in memory.
-        axis, epsilon: The options of `batch_norm`, explained there. The layer needs the same ``epsilon`` as here.
+            same channels. Each item is a batch, or a pair of a batch and its mask. Only one is in memory at a time.
+        axis, epsilon: The options of `batch_norm`, explained there. The layer must use the same ``epsilon``.
         where: The mask of `batch_norm`, for an array ``x``, and for the batches of an iterable that have none.
 
     Returns:
@@ -76,9 +76,9 @@ def calibrated_batch_norm(
 
     Raises:
         TypeError: ``x`` is neither an array nor an iterable of arrays, or `batch_norm` would raise it.
-        ValueError: ``x`` is empty, its batches differ in their channels, or `batch_norm` would raise it. Also if a
-            channel has no value where the mask is True, or has a mean or variance that is not finite; under `jax.jit`
-            and `jax.vmap` these two are not detected.
+        ValueError: ``x`` is empty, its batches differ in their channels, or `batch_norm` would raise it. Outside of
+            `jax.jit` and `jax.vmap` also: a channel has no value where the mask is True, or its mean or variance is not
+            finite.
 
     Example:
         >>> import jax.numpy as jnp, jaxbn
@@ -100,12 +100,12 @@ def calibrated_batch_norm(
     if not isinstance(mean, Tracer):
         _require_values(np.asarray(count), np.isfinite(mean) & np.isfinite(var))
     running = RunningStats(mean, var, jnp.full(mean.shape, batches, jnp.int32))
-    # β is a copy of the running mean: two arguments that share a buffer cannot be donated.
+    # β is a copy of the running mean, because two arguments that share a buffer cannot be donated.
     return CalibratedBatchNorm(jnp.sqrt(var + epsilon), mean.copy(), running)
 
 
 def _named_batches(x: Iterable[Any], where: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Each batch with its mask, and with the words that begin the messages of its errors."""
+    """Yields the prefix of the batch's error messages, the batch and its mask, for each batch."""
     try:
         batches = iter(x)
     except TypeError:
@@ -137,7 +137,7 @@ _compiled_statistics = jax.jit(batch_statistics, static_argnums=2)
 
 
 def _merge_batches(batches: Iterable[Statistics]) -> tuple[int, jax.Array, jax.Array, np.ndarray]:
-    """The number of batches, and the mean, the variance and the count of all of them together."""
+    """Returns the number of batches, and the mean, variance and count over all of them."""
     total, dtype, number = None, None, 0
     for batch in batches:
         exact = Statistics(*(np.asarray(vector, np.float64) for vector in batch))  # pyright: ignore[reportArgumentType]
@@ -156,7 +156,7 @@ def _merge_batches(batches: Iterable[Statistics]) -> tuple[int, jax.Array, jax.A
 
 
 def _merge(one: Statistics, other: Statistics) -> Statistics:
-    """The statistics of two sets of values together, about the pivot of the first."""
+    """Merges the statistics of two sets of values, with the pivot of the first."""
     count = one.count + other.count
     share = other.count / np.maximum(count, 1)
     distance = ((other.pivot - one.pivot) + other.correction) - one.correction
@@ -178,6 +178,6 @@ def _require_values(count: np.ndarray, finite: np.ndarray) -> None:
 
 
 def _listed(bad: np.ndarray) -> str:
-    """``channel 3``, or ``5 of 64 channels, the first 3``."""
+    """Describes the bad channels, as ``channel 3`` or ``5 of 64 channels, the first 3``."""
     first, *others = np.flatnonzero(bad).tolist()
     return f"{len(others) + 1} of {bad.size} channels, the first {first}" if others else f"channel {first}"

@@ -16,7 +16,7 @@ class Collectives(NamedTuple):
     """
 
     axis_names: tuple[Any, ...]
-    axis_index_groups: tuple[tuple[int, ...], ...] | None  # devices that share statistics; None: all of them
+    axis_index_groups: tuple[tuple[int, ...], ...] | None  # lists of devices that share statistics; None: all devices
     under_vmap: bool  # otherwise under `jax.shard_map`
     # True: JAX knows that the moments are the same on all devices, under `jax.vmap` and under a `jax.shard_map` that
     # checks varying axes, and gives every device the whole cotangent of the moments. False: every device gets the
@@ -24,7 +24,7 @@ class Collectives(NamedTuple):
     moments_have_one_cotangent: bool
 
     def all_gather(self, x: jax.Array) -> jax.Array:
-        """The values of ``x`` on all devices, stacked along a new first axis."""
+        """Stack the values of ``x`` on all devices along a new first axis."""
         if self.under_vmap:  # `jax.vmap` gathers over one axis name at a time.
             for name in reversed(self.axis_names):
                 x = lax.all_gather(x, name, axis_index_groups=self._groups)  # JAX refuses groups under `jax.vmap`.
@@ -35,7 +35,7 @@ class Collectives(NamedTuple):
         return lax.all_gather(x, self.axis_names, axis_index_groups=self._groups, to=to)
 
     def sum_cotangents(self, sums: jax.Array, dmoments: jax.Array) -> jax.Array:
-        """Sum the backward pass's sums, and the cotangents of the moments, over all devices; in one psum.
+        """Sum the backward pass's sums and the cotangents of the moments over all devices, in one psum.
 
         Args:
             sums: The sums over this device's part of the batch.
@@ -52,12 +52,12 @@ class Collectives(NamedTuple):
         """Under `jax.vmap`, give each member its own copy of the parameters.
 
         Without the copies, `jax.vmap` expects one cotangent for a parameter that the members share. The rule returns
-        one for each member, while the moments are shared, and JAX 0.12 refuses this mixture. The transpose of the
-        copying sums the members' cotangents.
+        one for each member, while the moments are shared, and JAX 0.12 refuses this mixture. In the backward pass, the
+        copying becomes a sum of the members' cotangents.
         """
         if not self.under_vmap:
             return parameters
-        # A zero that differs between members as far as `jax.vmap` knows.
+        # `jax.vmap` treats this zero as a value that differs between members.
         zero = 0 * sum((lax.axis_index(name) for name in self.axis_names), start=jnp.int32(0))
         return tuple(
             parameter

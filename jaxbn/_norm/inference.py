@@ -1,8 +1,8 @@
-"""Batch normalisation by given statistics, with its gradients (D10, and the direct term of D15).
+"""Batch normalisation with given statistics, and its gradients (D10, and the direct term of D15).
 
     y = γ x̂ + β    with x̂ = (x − μ) / √(σ² + ε)
 
-μ and σ² do not depend on ``x`` here. Of the three terms of D15 only the direct one remains:
+μ and σ² do not depend on ``x`` here, so only the direct one of the three terms of D15 remains:
 
     dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
@@ -10,8 +10,11 @@ The tangent of y, for forward mode, is
 
     dy = γ / √(σ² + ε) · (dx − dμ − ½ x̂ dσ² / √(σ² + ε)) + x̂ dγ + dβ
 
-An activation φ may follow, and a residual connection r may be added before it: with ``z = γ x̂ + β + r`` then
-``y = φ(z)``, ``dz = φ′(z) dy`` and ``dr = dz``, and dz replaces dy in the formulas above.
+An activation φ may follow, and a residual connection r may be added before it:
+
+    z = γ x̂ + β + r    y = φ(z)    dz = φ′(z) dy    dr = dz
+
+Then dz replaces dy in the formulas above.
 
 Saved for the backward pass: only the arguments, which the caller holds anyway.
 """
@@ -51,24 +54,23 @@ def batch_norm_inference(
     epsilon: float = 1e-5,
     forward_mode: bool = False,
 ) -> Float[Array, "..."]:
-    """Normalises each channel of ``x`` by a given mean and variance, then scales it by γ and shifts it by β.
+    """Normalises each channel of ``x`` with a given mean and variance, then scales it by γ and shifts it by β.
 
         y = γ · x̂ + β    with x̂ = (x − μ) / √(σ² + ε), and μ, σ² given, for example as running averages
 
-    The gradients follow a rule written by hand. Because μ and σ² do not depend on ``x``, only the direct term of D15
-    remains:
+    The gradients follow a hand-written rule. Only the direct term of D15 remains, because μ and σ² do not depend on
+    ``x``:
 
         dx = γ / √(σ² + ε) · dy    dγ = Σ dy · x̂    dβ = Σ dy    dμ = −Σ dx    dσ² = −½ γ Σ dy · x̂ / (σ² + ε)
 
-    Saved for the backward pass: only the arguments, which the caller holds anyway.
+    Saved for the backward pass: only the arguments.
 
-    ``y`` is as accurate as the given ``mean``: a mean of 1e6 in float32 may be wrong by 0.03, and so may ``y`` if the
-    variance is 1. (`batch_norm` is more accurate, because it holds the mean in two parts.)
+    ``y`` is only as accurate as ``mean``: a float32 mean of 1e6 may be wrong by 0.03, and so may ``y`` if the variance
+    is 1. (`batch_norm` is more accurate, because it keeps the mean in two parts.)
 
     Args:
-        x: The input, of any floating dtype and with any number of axes from one on. It may be empty.
-        mean: The mean of each channel, of any floating dtype.
-        var: The variance of each channel, of any floating dtype.
+        x: The input, of any floating dtype, with one axis or more. It may be empty.
+        mean, var: The mean and the variance of each channel, of any floating dtype.
         gamma, beta, axis, epsilon, forward_mode: The arguments of `batch_norm`, explained there.
 
     Returns:
@@ -105,13 +107,13 @@ def batch_norm_act_inference(
     epsilon: float = 1e-5,
     forward_mode: bool = False,
 ) -> Float[Array, "..."]:
-    """Normalises by a given mean and variance, adds ``residual`` and applies an activation, in one pass.
+    """Normalises with a given mean and variance, adds ``residual`` and applies an activation, in one pass.
 
         y = activation(γ · x̂ + β + residual)    with x̂ = (x − μ) / √(σ² + ε), and μ, σ² given
 
     It is `batch_norm_act` for inference. The gradients are those of `batch_norm_inference` with
-    ``dz = activation′(z) · dy`` in place of ``dy``, where z is the activation's argument, computed again; and
-    ``dresidual = dz``. Saved for the backward pass: only the arguments, which the caller holds anyway.
+    ``dz = activation′(z) · dy`` in place of ``dy``, and ``dresidual = dz``. Saved for the backward pass: only the
+    arguments; the activation's argument z is recomputed.
 
     Args:
         x, mean, var, gamma, beta, axis, epsilon, forward_mode: The arguments of `batch_norm_inference`, explained
@@ -153,7 +155,7 @@ def _validated(
     epsilon: Any,
     forward_mode: Any,
 ) -> jax.Array:
-    """Validate the arguments of a public function, and call the core; ``activation`` may be ``None``."""
+    """Validate the arguments of a public function and call the core. ``activation`` may be ``None``."""
     x, mean, var, gamma, beta, residual = as_arrays(
         function, x=x, mean=mean, var=var, gamma=gamma, beta=beta, residual=residual
     )
@@ -169,15 +171,15 @@ def _validated(
 
 
 class _Operands(NamedTuple):
-    """The arrays of a batch norm and of the activation after it; or their cotangents, or their tangents."""
+    """The arrays of a batch norm and of the activation after it, or the cotangents or tangents of these arrays."""
 
     x: jax.Array
     mean: jax.Array
     var: jax.Array
     gamma: jax.Array | None
     beta: jax.Array | None
-    residual: jax.Array | None  # of a residual connection: it is added before the activation
-    constants: tuple[Any, ...]  # what the activation closes over
+    residual: jax.Array | None  # of a residual connection, added before the activation
+    constants: tuple[Any, ...]  # arrays that the activation closes over
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -186,7 +188,7 @@ def _batch_norm_inference(options: BatchNormOptions, operands: _Operands) -> jax
 
 
 def _batch_norm_inference_fwd(options: BatchNormOptions, operands: _Operands) -> tuple[jax.Array, _Operands]:
-    """``y``, and what is saved: the caller's own arrays."""
+    """Compute ``y``, and return the caller's arrays as residuals."""
     z = _argument(options, operands)
     return activated(options.activation, z, operands.constants).astype(operands.x.dtype), operands
 
@@ -225,7 +227,7 @@ def _batch_norm_inference_jvp(
 
 
 def _batch_norm_inference_tangent(options: BatchNormOptions, operands: _Operands, tangents: _Operands) -> jax.Array:
-    """``dy``; a tangent that is ``None`` is zero."""
+    """Compute ``dy``. A tangent that is ``None`` stands for zero."""
     x, mean, var, gamma, _, _, constants = operands
     dx, dmean, dvar, dgamma, dbeta, dresidual, dconstants = tangents
     centred = _centre(x, mean, options.axis)
@@ -234,7 +236,7 @@ def _batch_norm_inference_tangent(options: BatchNormOptions, operands: _Operands
     x_hat = centred * along_channels(inv_std, centred, options.axis)
     dmean, dvar, dgamma, dbeta = (vector_tangent(each, inv_std) for each in (dmean, dvar, dgamma, dbeta))
 
-    # Everything but the direct term is a multiple of x̂, and a constant, in each channel.
+    # In each channel, the terms other than the direct one add up to a constant plus a multiple of x̂.
     constant = dbeta - scale * dmean
     along_x_hat = dgamma - 0.5 * scale * inv_std * dvar
     dz = along_channels(constant, x_hat, options.axis) + along_channels(along_x_hat, x_hat, options.axis) * x_hat

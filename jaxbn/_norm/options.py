@@ -1,7 +1,4 @@
-"""The arguments of a batch norm: their validation, and the record of the static options.
-
-Errors are raised when the function is traced.
-"""
+"""Validates the arguments of a batch norm when it is traced, and records the static options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +41,7 @@ def training_options(
     axis_name: Any,
     axis_index_groups: Sequence[Sequence[int]] | None,
 ) -> BatchNormOptions:
-    """Validate the arguments of a batch norm that normalises by the statistics of the batch."""
+    """Validate the arguments of a batch norm that normalises with the statistics of the batch."""
     options = common_options(function, x, axis=axis, epsilon=epsilon, gamma=gamma, beta=beta)
     if 0 in x.shape:
         raise ValueError(f"{function}: `x` has shape {x.shape}; no axis may have size 0")
@@ -55,7 +52,7 @@ def training_options(
 def with_activation(
     function: str, options: BatchNormOptions, activation: Any, x: jax.Array
 ) -> tuple[BatchNormOptions, tuple[Any, ...]]:
-    """The options with a checked activation, and the arrays that it closes over; ``None`` is no activation."""
+    """Check the activation, which may be ``None``. Return the options with it, and the arrays that it closes over."""
     if activation is None:
         return options, ()
     activation, constants = as_activation(function, activation, jax.eval_shape(widened, x))
@@ -84,7 +81,7 @@ def common_options(
 
 
 def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
-    """``where`` with the rank of ``x``. Raises unless it is boolean and broadcasts to ``x``."""
+    """Return ``where`` with the rank of ``x``. Raise unless it is boolean and broadcasts to ``x``."""
     if where is None:
         return None
     (where,) = as_arrays(function, where=where)
@@ -99,7 +96,7 @@ def as_mask(function: str, where: Any, x: jax.Array) -> jax.Array | None:
 
 
 def as_residual(function: str, residual: jax.Array | None, x: jax.Array) -> jax.Array | None:
-    """``residual``, sharded as ``x`` is. Raises unless it has the shape and the dtype of ``x``."""
+    """Return ``residual`` with the sharding of ``x``. Raise unless it has the shape and the dtype of ``x``."""
     if residual is not None and residual.dtype != x.dtype:
         raise TypeError(f"{function}: `residual` has dtype {residual.dtype}; it must be that of `x`, {x.dtype}")
     if residual is not None and residual.shape != x.shape:
@@ -108,14 +105,14 @@ def as_residual(function: str, residual: jax.Array | None, x: jax.Array) -> jax.
 
 
 def require_batch(function: str, x: jax.Array, alternative: str = "") -> None:
-    """Raise unless ``x`` has a batch axis; the error names the alternative, if there is one."""
+    """Raise unless ``x`` has a batch axis. ``alternative`` is added to the message."""
     if x.ndim < 2:
         wanted = f"it must have at least two axes, batch and channels{alternative}"
         raise ValueError(f"{function}: `x` has rank {x.ndim}; {wanted}")
 
 
 def with_batch_axis(options: BatchNormOptions, x: jax.Array, *others: jax.Array | None) -> tuple[Any, ...]:
-    """Turn a single example of shape ``(channels,)`` into a batch of one; leave anything else as it is."""
+    """Turn a single example of shape ``(channels,)`` into a batch of one. Other arrays are returned unchanged."""
     if x.ndim > 1:
         return options, x, *others
     batches = (None if array is None else jnp.expand_dims(array, 0) for array in (x, *others))
@@ -129,7 +126,7 @@ def shard_vectors(options: BatchNormOptions, x: jax.Array, *vectors: jax.Array |
 
 
 def _collectives(function: str, x: jax.Array, axis_name: Any, axis_index_groups: Any) -> Collectives | None:
-    """Raise unless the named axes are bound and the groups partition them."""
+    """Return the collectives over the named axes. Raise unless the axes are bound and the groups partition them."""
     if axis_name is None:
         if axis_index_groups is not None:
             raise ValueError(f"{function}: `axis_index_groups` is given without `axis_name`; both must be given")
@@ -137,7 +134,7 @@ def _collectives(function: str, x: jax.Array, axis_name: Any, axis_index_groups:
     names = tuple(axis_name) if isinstance(axis_name, (tuple, list)) else (axis_name,)
     try:
         size = lax.axis_size(names)
-    except (NameError, TypeError, ValueError):  # NameError for an unbound name, the others for what is no name
+    except (NameError, TypeError, ValueError):  # an unbound name; an object that cannot be a name
         raise ValueError(
             f"{function}: `axis_name` is {axis_name!r}, which is not bound; it must name an axis of a jax.shard_map or "
             "jax.vmap(..., axis_name=...) around the call"
@@ -157,7 +154,7 @@ def _collectives(function: str, x: jax.Array, axis_name: Any, axis_index_groups:
 
 
 def _groups(function: str, axis_index_groups: Any, size: int) -> tuple[tuple[int, ...], ...] | None:
-    """Raise unless the groups are equally long and have every index below ``size`` once."""
+    """Return the groups as tuples. Raise unless they are equally long and have every index below ``size`` once."""
     if axis_index_groups is None:
         return None
     lists = (list, tuple)

@@ -27,7 +27,7 @@ class RunningStats(NamedTuple):
 
 @public
 def init_running_stats(features: int, dtype: DTypeLike = jnp.float32) -> RunningStats:
-    """Makes the running statistics before the first batch: mean 0 and variance 1.
+    """Makes the initial running statistics: mean 0 and variance 1.
 
     Args:
         features: The number of channels.
@@ -66,20 +66,17 @@ def update_running_stats(
     the old statistics, and the biased variance is averaged: for Flax's ``momentum=0.99`` write
     ``momentum=0.01, unbiased=False``.
 
-    After n updates the initial mean 0 and variance 1 still have the weight ``(1 − momentum)ⁿ``, as in PyTorch and Flax.
-    With ``momentum=None`` the n-th batch has the weight 1 / n. The running statistics are then the plain average over
-    all batches, without the initial values.
+    After n updates the initial values still have the weight ``(1 − momentum)ⁿ``, as in PyTorch and Flax. With
+    ``momentum=None`` the n-th batch has the weight 1 / n, which gives the plain average over all batches.
 
     A channel with fewer than two values in the batch keeps its statistics, because one value has no variance. No
     gradient flows from the running statistics to the batch.
 
     Args:
-        running: The statistics so far, from `init_running_stats` or from the last call.
+        running: The statistics from `init_running_stats` or from the last call.
         moments: The moments of a batch, from `batch_norm`.
-        momentum: The weight w of the batch, a number from 0 to 1 that is known when traced; ``None`` gives all batches
-            the same weight.
-        unbiased: Whether to average the unbiased variance ``σ² · m / (m − 1)``, or the biased one that normalised the
-            batch.
+        momentum: The weight w of the batch, a number from 0 to 1 that is known when traced, or ``None``.
+        unbiased: Whether to average the unbiased variance ``σ² · m / (m − 1)`` or the biased σ².
 
     Returns:
         The new `RunningStats`, in the dtypes of ``running``.
@@ -121,7 +118,7 @@ def update_running_stats(
 
 
 def unbiased_variance(moments: Moments) -> jax.Array:
-    """``σ² · m / (m − 1)``, and σ² itself of a single value."""
+    """``σ² · m / (m − 1)``, or σ² if there is a single value."""
     m = moments.count.astype(moments.var.dtype)
     return moments.var * (m / jnp.maximum(m - 1, 1))
 
@@ -139,7 +136,7 @@ def _as_momentum(momentum: Any) -> float | None:
     wanted = "it must be None or a number from 0 to 1 that is known when traced"
     try:
         number = float(momentum + 0)  # The sum raises for a str, which `float` would accept.
-    except (TypeError, ValueError):  # The error of a tracer is a TypeError too.
+    except (TypeError, ValueError):  # A tracer raises a TypeError too.
         raise TypeError(f"update_running_stats: `momentum` is {momentum!r}; {wanted}") from None
     if not 0 <= number <= 1:
         raise ValueError(f"update_running_stats: `momentum` is {momentum!r}; {wanted}")

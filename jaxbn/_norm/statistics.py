@@ -1,28 +1,28 @@
 """Mean, biased variance and count of each channel (D13): accurate, with masks, across devices.
 
-The formula ``E[x²] − E[x]²`` loses the variance's digits as soon as the mean is large beside the standard deviation σ.
-Here all sums are over differences from a *pivot*, a number near the channel's mean:
+The formula ``E[x²] − E[x]²`` loses the variance's digits if the mean is much larger than the standard deviation σ. So
+all sums here are over differences from a *pivot*, a number near the channel's mean:
 
 1. *The pivot* is one value of the channel, corrected by the mean of the differences from it over every thirteenth row
    (with a mask, over all rows). The mean over a thirteenth of the values differs from the mean over all by at most
    √12 σ: if a share f of the values has the mean μ + d, the others have the mean μ − d f / (1 − f), and so
-   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is a prime, so that it shares no period with
-   patterns in images.
-2. *One pass over the data* sums ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²``. Then ``S / m`` is the *correction* of
-   the pivot to the mean, and ``Q − S² / m`` is the centred sum of squares. Q is at most thirteen times as large as the
-   centred sum and seldom much larger, so that the subtraction loses few digits.
+   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is prime, and so shares no period with patterns
+   in images.
+2. *One pass over the data* sums ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²``. Then ``S / m`` is the *correction*
+   from the pivot to the mean, and ``Q − S² / m`` is the centred sum of squares. Q is at most thirteen times this sum,
+   and seldom much larger than it, so that the subtraction loses few digits.
 
-Q must not overflow where the centred sum does not, so the differences are multiplied by a scale of ¼ before they are
-squared. Where step 1 finds that they are small, the scale is 1, because their squares would underflow sooner with ¼.
+The differences are multiplied by ¼ before they are squared, so that Q does not overflow where the centred sum does not.
+If step 1 finds that they are small, the scale is 1, because with ¼ their squares would underflow sooner.
 
 The mean is kept in two parts, ``μ = pivot + correction``. A float32 near 1e6 has no digits for a correction of 0.01,
 but ``(x − pivot) − correction`` has, because the first difference is exact for an ``x`` near the pivot. The statistics
-do not depend on the choice of the pivot, so it is a constant for differentiation: only step 2 is differentiated.
+do not depend on the choice of the pivot, so it is a constant for differentiation.
 
-Across devices, one all-gather exchanges every device's pivot, correction, centred sum of squares and count. With d for
-the distance of a device's mean from a common reference, the statistics are merged exactly: ``μ = Σ m·d / Σ m`` from
-that reference, and the sum of squares is the sum over devices of ``squares + m·(d − μ)²`` (Chan, Golub and LeVeque
-1979, *Updating formulae and a pairwise algorithm for computing sample variances*).
+Across devices, one all-gather exchanges every device's pivot, correction, centred sum of squares and count. If d is the
+distance of a device's mean from a common reference, the distance of the merged mean is ``μ = Σ m·d / Σ m``, and the
+merged sum of squares is the sum over devices of ``squares + m·(d − μ)²`` (Chan, Golub and LeVeque 1979, *Updating
+formulae and a pairwise algorithm for computing sample variances*).
 """
 
 from math import prod
@@ -40,13 +40,13 @@ from jaxbn._sharding import sharded_as
 from jaxbn._sizes import assumed_sizes, is_known
 
 ROW_STEP = 13
-"""The pivot is a mean over one row in so many."""
+"""The pivot is a mean over every thirteenth row."""
 
 QUARTER = 0.25
-"""Its square is less than a thirteenth, and a multiplication by a power of two rounds nothing."""
+"""The scale of the differences. Its square is less than 1/13, and multiplying by a power of two does not round."""
 
 COUNT_UNIT = 4096
-"""Devices exchange a count as two float32 numbers, ``units · COUNT_UNIT + ones``, so that it is exact beyond 2²⁴."""
+"""Devices exchange a count as two float32 numbers, ``units · COUNT_UNIT + ones``, so that it is exact above 2²⁴."""
 
 
 class Moments(NamedTuple):
@@ -64,7 +64,7 @@ class Moments(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """The moments as they are computed, with the mean in two parts."""
+    """The moments while they are computed, with the mean in two parts."""
 
     pivot: jax.Array
     correction: jax.Array  # μ − pivot
@@ -101,12 +101,12 @@ def _broadcast_mask(where: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def as_divisor(count: jax.Array, dtype: Any) -> jax.Array:
-    """The count, in a dtype to divide by, and 1 for a channel without values."""
+    """The count as a divisor in ``dtype``: 1 for a channel without values."""
     return jnp.maximum(count, 1).astype(dtype)
 
 
 def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the pivot of each channel, and the scale that multiplies the differences from it before they are squared.
+    """Returns each channel's pivot, and the scale by which differences from it are multiplied before they are squared.
 
     If all values of a channel are the same, the pivot is exactly that value.
     """
@@ -122,8 +122,8 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array,
         corner = lax.slice_in_dim(corner, 0, 1, axis=other)
     if inner:
         longest = max(inner, key=assumed_sizes(*x.shape).__getitem__)
-        # The chosen rows lie symmetrically about the middle; if there is one row, it is the middle row. The rows at the
-        # border of an image would be affected by the padding of the convolution before.
+        # The chosen rows lie symmetrically about the middle; a single one is the middle row. The rows at the border of
+        # an image are affected by the padding of the convolution before.
         size = x.shape[longest]
         start = (size - 1) % ROW_STEP // 2 if is_known(size) else 0
         rows = lax.slice_in_dim(x, start, None, ROW_STEP, longest)
@@ -133,8 +133,8 @@ def _pivot(x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array,
 def _improve_pivot(start: jax.Array, x: jax.Array, where: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
     """Correct ``start`` by the mean difference from it. Returns the pivot and the scale.
 
-    The distance of ``start`` from the mean is about as large as the differences between the values, so it determines
-    the scale, without communication between devices. A distance of zero says nothing: these rows may be constant.
+    The distance of ``start`` from the mean is about as large as the differences between the values, so each device can
+    choose the scale by it without communication. A distance of zero says nothing, because these rows may be constant.
     """
     one = jnp.ones_like(start)
     differences, _ = _sums_about(start, one, x, where, axis)
@@ -172,7 +172,8 @@ def _sums_about(
 def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     """The number of values of each channel.
 
-    The mask is summed before it is broadcast: each of its entries counts for all entries of ``x`` that it applies to.
+    The mask is summed before it is broadcast, so each of its entries is multiplied by the number of entries of ``x``
+    that it applies to.
     """
     others = [other for other in range(x.ndim) if other != axis]
     if where is None:
@@ -183,7 +184,7 @@ def _count(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
 
 
 def _merge_devices(collectives: Collectives, local: Statistics) -> Statistics:
-    """The statistics of all devices together, from those of each device, by one all-gather."""
+    """Merge the statistics of all devices by one all-gather."""
     dtype = local.correction.dtype
     units, ones = jnp.divmod(local.count, COUNT_UNIT)
     message = jnp.stack([local.pivot, local.correction, local.squares, units.astype(dtype), ones.astype(dtype)])

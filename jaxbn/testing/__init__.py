@@ -1,12 +1,12 @@
 """Checks derivatives that are written by hand, and counts what they save for the backward pass.
 
 `check_custom_vjp` compares a function that has a derivative rule, such as one with `jax.custom_vjp`, with autodiff of
-the same function without the rule. It has no tolerance to set: it measures what rounding explains. If the rule is
-wrong, it says where and by how much, guesses the cause, and prints Python that reproduces the error.
+the same function without the rule. It has no tolerance to set, because it measures how large rounding errors are. If
+the rule is wrong, it says where and by how much, guesses the cause, and prints Python code that reproduces the error.
 
 `saved_bytes` counts the bytes that a function keeps from the forward pass for the backward pass.
 
-Both take any JAX function, not only jaxbn's. In a file of tests for pytest:
+Both accept any JAX function. In a test file for pytest:
 
     import jax
     import jax.numpy as jnp
@@ -25,7 +25,7 @@ Both take any JAX function, not only jaxbn's. In a file of tests for pytest:
         x = jnp.ones(1000, jnp.float32)
         assert saved_bytes(softplus, x) == (4000, 0)  # `x` itself and nothing else
 
-If the first test fails, its message is the report, a `VjpReport` of `Failure` objects:
+If the first test fails, its message is the report, a `VjpReport` with a `Failure` for each check that failed:
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxbn.testing import check_custom_vjp

@@ -1,6 +1,6 @@
 """Guesses what is wrong with a rule from its gradient and the right one.
 
-Each function here recognises one kind of mistake: it returns a sentence if that mistake explains every case to within
+Each function here recognises one kind of mistake. It returns a sentence if that mistake explains every case up to
 rounding, and None otherwise.
 """
 
@@ -47,7 +47,7 @@ def swapped_arguments(evidence: Evidence) -> str | None:
 
 def ignored_output(evidence: Evidence) -> str | None:
     outputs = evidence.problem.outputs
-    # Not all subsets, which would be too many: one or two outputs, or all but one.
+    # All subsets would be too many: only one or two outputs, or all but one, are tried.
     counts = sorted({1, 2, len(outputs) - 1} & set(range(1, len(outputs))))
     for ignored in chain(*(combinations(range(len(outputs)), count) for count in counts)):
 
@@ -65,7 +65,7 @@ Rearrangement = tuple[str, Callable[[np.ndarray], np.ndarray]]
 
 
 def _rearrangements(shape: tuple[int, ...]) -> Iterator[Rearrangement]:
-    """All flips, transpositions of two axes and reorderings of blocks that keep the shape."""
+    """Yields all flips, transpositions of two axes and reorderings of blocks that keep the shape."""
     rank = len(shape)
     for axes in chain(*(combinations(range(rank), count) for count in range(1, rank + 1))):
         if all(shape[axis] > 1 for axis in axes):
@@ -95,7 +95,7 @@ def rearranged_cotangent(evidence: Evidence) -> str | None:
 
 
 def rearranged_argument(evidence: Evidence) -> str | None:
-    """Such as a kernel that is flipped, or is not flipped where it should be."""
+    """Recognises, for example, a kernel that is flipped, or is not flipped although it should be."""
     for place, leaf in enumerate(evidence.problem.inputs):
         for name, rearrange in _rearrangements(leaf.shape):
             arrays = [rearrange(a) if other == place else a for other, a in enumerate(evidence.arrays)]
@@ -118,7 +118,7 @@ def rearranged_output(evidence: Evidence) -> str | None:
 
 
 def missing_sum(evidence: Evidence) -> str | None:
-    """Uses only the first or the last entry along an axis that should be summed over."""
+    """Recognises a rule that uses only the first or the last entry along axes that should be summed over."""
     for place, leaf in enumerate(evidence.problem.outputs):
         long_axes = [axis for axis, length in enumerate(leaf.shape) if length > 1]
         for axes in chain(*(combinations(long_axes, count) for count in range(1, len(long_axes) + 1))):
@@ -138,7 +138,7 @@ def missing_sum(evidence: Evidence) -> str | None:
 
 
 def shifted(evidence: Evidence) -> str | None:
-    """Shifted by one or two entries along some axes. Entries that were shifted in at the edges do not count."""
+    """Recognises a shift by one or two entries along some axes. Entries shifted in at the edges do not count."""
     shape = evidence.leaf.shape
     for axes in chain(*(combinations(range(len(shape)), count) for count in range(1, 4))):
         for step in (1, -1, 2, -2):
@@ -159,7 +159,7 @@ def _without_edge(array: np.ndarray, axes: tuple[int, ...], step: int) -> np.nda
 
 
 def mask_ignored(evidence: Evidence) -> str | None:
-    """Only entries that must be zero for every cotangent are wrong."""
+    """Recognises a gradient that is wrong only in entries that must be zero for every cotangent."""
     zero = np.all([want == 0 for want in evidence.want], axis=0)
     if np.all(zero) or not evidence.explained_by(lambda case: np.where(zero, evidence.got[case], evidence.want[case])):
         return None
@@ -167,7 +167,7 @@ def mask_ignored(evidence: Evidence) -> str | None:
 
 
 def wrong_in_part(evidence: Evidence) -> str | None:
-    """Only some indices of an axis are wrong."""
+    """Recognises a gradient that is wrong only at some indices of an axis."""
     pairs = list(zip(evidence.got, evidence.want, strict=True))
     for axis, length in enumerate(evidence.leaf.shape):
         slices = [slice(index, index + 1) for index in range(length)]
@@ -187,7 +187,7 @@ def wrong_in_part(evidence: Evidence) -> str | None:
 
 
 def rounding(evidence: Evidence) -> str | None:
-    """The error is as large as the rounding of a narrower dtype."""
+    """Recognises an error that the rounding of a narrower dtype explains."""
     errors = [_relative_error(got, want) for got, want in zip(evidence.got, evidence.want, strict=True)]
     for name, eps in (("float32", 2.0**-23), ("float16", 2.0**-10), ("bfloat16", 2.0**-7)):
         if eps > 4 * evidence.leaf.eps and max(errors) <= eps:
@@ -221,4 +221,4 @@ CAUSES: tuple[Callable[[Evidence], str | None], ...] = (
     wrong_in_part,
     missing_term,
 )
-"""In the order in which they are tried: the more specific ones first."""
+"""They are tried in this order, the more specific ones first."""

@@ -1,4 +1,4 @@
-"""The public function `check_custom_vjp`: runs all checks in order, and stops where later ones would mean nothing."""
+"""The public function `check_custom_vjp`. It skips checks that an earlier failure makes meaningless."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -53,41 +53,40 @@ def check_custom_vjp(
 ) -> VjpReport:
     """Checks a function's derivative rule against autodiff of ``reference``, the same function without the rule.
 
-    The gradient of ``fn`` is compared with ``jax.vjp(reference)`` in float64, whatever precision is set in JAX, for
-    many cotangents. There is no tolerance to set: for each argument the largest error, relative to the cotangent's
-    largest entry, may be ``max(4 · A, 8 · eps · √N · S)``, where A is the largest error of autodiff in the arguments'
-    dtypes, N the number of output entries, and S the largest gradient entry.
+    The gradient of ``fn`` is compared with ``jax.vjp(reference)`` in float64, whatever JAX's settings, for many
+    cotangents. There is no tolerance to set: for each argument the largest error, relative to the cotangent's largest
+    entry, may be ``max(4 · A, 8 · eps · √N · S)``, where A is autodiff's largest error in the arguments' dtypes, N the
+    number of output entries, and S the largest gradient entry.
 
-    Also checked:
+    The other checks are:
 
     - the reference, by its Taylor expansion;
     - the values of ``fn``, as far as rounding allows;
-    - that each cotangent has the shape, dtype and weak type of its argument;
-    - that the rule gives zero for zero, is linear in cotangents of every size, and gives the same bits twice;
+    - the shape, dtype and weak type of each cotangent;
+    - that the rule gives zero for zero, is linear for cotangents of every size, and gives the same bits twice;
     - that a NaN spreads no further than in the reference;
     - that the backward pass depends only on its residuals and its cotangent;
     - the rule under JAX's transformations, and second derivatives;
-    - tangents, if ``fn`` has forward mode, as a `jax.custom_jvp` has: those of ``jax.jvp(fn)`` against the reference's.
-      If its `jvp` is not the transpose of its `vjp`, the report says so, for which argument, and which of the two is
-      wrong.
+    - tangents, if ``fn`` has forward mode. If its `jvp` is not the transpose of its `vjp`, the report says for which
+      argument, and which of the two is wrong.
 
-    At a kink of the reference, ``fn`` must have the gradient that autodiff gives there; the report mentions the kink.
+    At a kink, which the report mentions, ``fn`` must have the gradient that autodiff gives there.
 
     Args:
-        fn: A function of arrays and pytrees of arrays, usually with a rule such as `jax.custom_vjp`'s. To check it on
-            several devices or with an axis name, pass ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
+        fn: A function of arrays and pytrees of arrays, usually with a rule such as `jax.custom_vjp`'s. For several
+            devices or an axis name, pass ``jax.shard_map(fn, …)`` or a ``jax.vmap`` of it.
         reference: The same function without the rule. It must compute in the dtype of its arguments.
         *args: The arguments of both. Floating-point arrays are differentiated; Python numbers, strings and ``None``
             are static.
-        argnums: Which arguments to differentiate, as in `jax.grad`; ``None`` for all that have floating-point arrays.
-        order: 2 to check second derivatives too, 1 to leave them out.
+        argnums: The arguments to differentiate, as in `jax.grad`; ``None`` for all that have floating-point arrays.
+        order: 2 to check second derivatives too, or 1.
         transforms: ``"all"``, or some of ``"jit"``, ``"vmap"``, ``"vmap of the pullback"``, ``"scan"``,
             ``"checkpoint"``, ``"devices"``, ``"jvp"``, ``"grad of grad"``, ``"jvp of grad"``. The report lists those
-            that ``fn`` does not support; such a one fails the check only if it is named here.
+            that ``fn`` does not support. They fail the check only if they are named here.
         cotangents: ``"all"``, or some of ``"gaussian"``, ``"constant"``, ``"y"``, ``"y+1"``, ``"one-hot"``,
             ``"alternating"``, ``"each output alone"``, ``"zero"``, ``"linearity"``.
         seed: Seed for all random numbers.
-        raise_on_failure: Whether to raise `VjpMismatch` if a check fails; otherwise the report lists the failures.
+        raise_on_failure: Whether to raise `VjpMismatch` if a check fails, or only to return the report.
 
     Returns:
         A `VjpReport`: print it, or write it with ``to_json()`` or ``to_html(path)``.
@@ -107,7 +106,7 @@ def check_custom_vjp(
         (False, ('a constant factor: got is 0.5 (1/2) times what is wanted',))
 
     References:
-        Deck, D17: a layer that is added to an existing model needs a derivative, which this checks.
+        Deck, D17: a layer that is added to an existing model needs a derivative.
     """
     if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"check_custom_vjp: `order` is {order!r}; it must be 1 or 2")
@@ -158,19 +157,19 @@ def _run_checks(
         check_linearity(collector, scorer, trials, seed)
     check_determinism(collector, scorer, seed)
     check_isolation(collector, scorer, seed)
-    if not collector.failures:  # `check_purity` would find any other mistake again and call it impurity
+    if not collector.failures:  # `check_purity` would report any other mistake as impurity
         check_purity(collector, scorer, trials, seed, jit=jit)
         collector.checked.append("nothing is kept outside of the residuals")
     right_before = not collector.failures
     _check_transformations(collector, scorer, trials, order, transformations, seed, jit=jit)
-    if right_before and collector.failures:  # these failures may come from the number of traces
+    if right_before and collector.failures:  # the result may depend on the number of traces
         check_purity(collector, scorer, trials, seed, jit=jit)
     collector.progress("the cause")
     collector.failures[:] = explain(collector.failures, problem, scorer.evaluator, trials, seed)
 
 
 def _can_be_traced(problem: Problem, seed: int) -> bool:
-    """Whether the rule can be compiled, because neither of its passes branches on values in Python."""
+    """Whether the rule can be compiled, which it cannot if its Python code branches on values."""
     dy = gaussian(problem.outputs, seed, 0).arrays
     try:
         jax.eval_shape(pullback(problem.flattened(problem.fn)), problem.arrays, dy)

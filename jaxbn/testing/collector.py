@@ -23,7 +23,7 @@ IMPURE = (
 
 
 class Progress:
-    """Shows on one line of stderr what is being checked, if the check takes long."""
+    """Shows the current check on one line of stderr, if the checks take long."""
 
     def __init__(self, function: str, stream: TextIO | None = None) -> None:
         self._started, self._next, self._width = time.monotonic(), SILENT_SECONDS, 0
@@ -50,7 +50,7 @@ class Progress:
 
 
 class Collector:
-    """The contents of the report while the checks run; ``requested`` are the transformations that the caller named."""
+    """Collects the contents of the report; ``requested`` are the transformations that the caller named."""
 
     def __init__(self, problem: Problem, progress: Progress, requested: frozenset[str]) -> None:
         self.problem, self.progress, self.requested = problem, progress, requested

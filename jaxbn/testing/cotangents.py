@@ -1,7 +1,7 @@
 """Cotangents that reveal mistakes: random ones, and special ones that make terms vanish or appear alone.
 
-A constant cotangent, which is what a loss of ``.sum()`` gives, hides many mistakes: batch norm's input gradient is
-zero under it, and so is that of many wrong rules.
+A constant cotangent, as a loss of ``.sum()`` gives, hides many mistakes: batch norm's input gradient is zero for it,
+and so is the gradient that many wrong rules compute.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ FAMILIES = ("gaussian", "constant", "y", "y+1", "one-hot", "alternating", "each 
 
 
 class Cotangent(NamedTuple):
-    """A cotangent for each output, and Python that computes the one of an output ``y``."""
+    """A cotangent for each output, and Python code that computes the cotangent of an output ``y``."""
 
     family: str
     label: str
@@ -41,7 +41,7 @@ def gaussian(outputs: Sequence[Leaf], seed: int, number: int) -> Cotangent:
 def cotangents_of(
     outputs: Sequence[Leaf], values: Sequence[np.ndarray], families: Sequence[str], seed: int
 ) -> Iterator[Cotangent]:
-    """The chosen cotangents, except "zero" and "linearity", which have separate checks.
+    """Yields the chosen cotangents, except "zero" and "linearity", which have separate checks.
 
     ``values`` are the values of the outputs.
     """
@@ -64,7 +64,7 @@ def cotangents_of(
 
 
 def _one_hots(outputs: Sequence[Leaf]) -> Iterator[Cotangent]:
-    """Every row of the Jacobian if there are few rows; otherwise the first, the last and two in between."""
+    """Yields every row of the Jacobian if there are few; otherwise at most four rows of each output."""
     total = sum(y.size for y in outputs)
     for place, y in enumerate(outputs):
         few = {0, y.size // 3, y.size // 2, y.size - 1} if y.size else set()
@@ -77,7 +77,7 @@ def _one_hots(outputs: Sequence[Leaf]) -> Iterator[Cotangent]:
 
 
 def _single_outputs(outputs: Sequence[Leaf], seed: int) -> Iterator[Cotangent]:
-    """For each output a Gaussian cotangent, with zeros for the other outputs."""
+    """Yields a Gaussian cotangent for each output, with zeros for the other outputs."""
     for place, y in enumerate(outputs):
         normal = gaussian(outputs, seed, GAUSSIAN + place)
         arrays = [dy if other == place else jnp.zeros_like(dy) for other, dy in enumerate(normal.arrays)]

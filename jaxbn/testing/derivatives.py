@@ -1,7 +1,7 @@
 """Checks forward mode and second derivatives: `jax.jvp` of the function, and grad and jvp of its gradient.
 
-The second derivatives are those of a loss that is not linear in the outputs, so that the cotangent that it sends back
-depends on the arguments too.
+The second derivatives are those of a loss that is not linear in the outputs, so that the outputs' cotangents depend on
+the arguments too.
 """
 
 import functools
@@ -69,7 +69,7 @@ def has_forward_mode(problem: Problem) -> bool:
 
 
 def check_jvp(collector: Collector, pullbacks: Scorer, seed: int, *, jit: bool) -> None:
-    """Checks tangents; if the jvp or the gradient is wrong, also whether they are each other's transpose."""
+    """Checks tangents. If the jvp or the gradient is wrong, also checks whether each is the transpose of the other."""
     check_derivatives(collector, ["jvp"], seed, jit=jit)
     if "jvp" in collector.checked and collector.failures:
         jvps = Scorer(Evaluator(collector.problem, jvp, jit=jit), collector.problem.outputs)
@@ -77,7 +77,7 @@ def check_jvp(collector: Collector, pullbacks: Scorer, seed: int, *, jit: bool) 
 
 
 def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, jit: bool) -> None:
-    """Checks derivatives along random vectors by the precision rule.
+    """Checks derivatives along random vectors with the precision rule.
 
     ``names`` must be names of the same derivative, so that the truth is computed once for all of them.
     """
@@ -110,7 +110,7 @@ def check_derivatives(collector: Collector, names: Sequence[str], seed: int, *, 
 
 
 def _vectors(problem: Problem, seed: int, number: int, *, second_order: bool) -> list[list[jax.Array]]:
-    """The arguments of the derivative: the inputs, the outputs' cotangents if it is a second one, and the tangents."""
+    """The derivative's arguments: the inputs, for a second derivative the outputs' cotangents, and the tangents."""
     vectors = [problem.arrays, gaussian(problem.inputs, seed, 3000 + number).arrays]
     if second_order:
         vectors.insert(1, gaussian(problem.outputs, seed, 4000 + number).arrays)

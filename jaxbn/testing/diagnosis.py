@@ -1,4 +1,4 @@
-"""Explains failures: adds to each a guess at its cause and Python that reproduces it."""
+"""Adds to each failure a guess at its cause, and Python code that reproduces it."""
 
 import re
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _cause(evidence: Evidence) -> str | None:
 
 
 def cause_of_exception(message: str) -> str | None:
-    """Guesses from JAX's message, which gives the shape that came and the one that was expected."""
+    """Guesses the cause from JAX's message, which gives the actual and the expected shape."""
     if message.startswith("Transpose rule (for reverse-mode differentiation)"):
         return "a tangent rule that is not linear in the tangents: reverse mode transposes it, which it cannot do here"
     shapes = [tuple(map(int, re.findall(r"\d+", text))) for text in re.findall(r"\w+\d+\[([\d,]*)\]", message)]

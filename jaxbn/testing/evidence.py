@@ -1,4 +1,4 @@
-"""Gathers what a guess at a cause is based on: the rule's gradient and the right one, for several random cotangents."""
+"""Gathers evidence for guesses at causes: the rule's gradient and the right one, for several random cotangents."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ CASES = 6
 
 
 class Evidence:
-    """The evidence about the gradient with respect to one input. A case is one cotangent; all arrays are float64.
+    """The evidence about the gradient with respect to one input. Each case has one cotangent. All arrays are float64.
 
     Attributes:
         leaf: The input.
@@ -52,7 +52,7 @@ class Evidence:
         return [*zip(problem.inputs, self.arrays, strict=True), *zip(problem.outputs, self.outputs, strict=True)]
 
     def agree(self, case: int, left: np.ndarray, right: np.ndarray) -> bool:
-        """Whether two parts of the gradient are equal but for rounding."""
+        """Whether two parts of the gradient are equal up to rounding."""
         if left.shape != right.shape:
             return False
         largest = max(_largest_entry(self.want[case]), _largest_entry(self.got[case]))

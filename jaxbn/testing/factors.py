@@ -1,4 +1,4 @@
-"""Recognises a gradient that is right but for a factor, and guesses what the factor is."""
+"""Recognises a gradient that is right up to a factor, and guesses what the factor is."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -25,7 +25,7 @@ def constant_factor(evidence: Evidence) -> str | None:
 
 
 def factor_along_an_axis(evidence: Evidence) -> str | None:
-    """A factor with one entry for each index of an axis, such as γ with one for each channel."""
+    """Recognises a factor with one entry for each index of an axis, such as γ with one entry for each channel."""
     for axis, length in enumerate(evidence.leaf.shape):
         if length < 2:
             continue
@@ -46,7 +46,7 @@ def factor_along_an_axis(evidence: Evidence) -> str | None:
 
 
 def _fitted_factor(evidence: Evidence, axes: tuple[int, ...]) -> np.ndarray:
-    """The factor, for each index along ``axes``, that fits the rule's gradient to the right one by least squares."""
+    """For each index along ``axes``, the factor that fits the right gradient to the rule's by least squares."""
     got, want = np.stack(evidence.got), np.stack(evidence.want)
     other_axes = tuple(axis for axis in range(got.ndim) if axis - 1 not in axes)
     with np.errstate(all="ignore"):
@@ -55,7 +55,7 @@ def _fitted_factor(evidence: Evidence, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _name_of_factor(factor: float, evidence: Evidence) -> str | None:
-    """Names the factor by the number of entries along some axes, such as ``1/m``."""
+    """Expresses the factor by the number m of entries along some axes, such as ``1/m``."""
     close = 1e-4 if evidence.leaf.eps < 1e-4 else 4 * evidence.leaf.eps
     fitting = [name for name, value in _known_factors(evidence) if abs(abs(factor) / value - 1) < close]
     return " or ".join(fitting[:MOST_NAMES]) or None
@@ -64,7 +64,7 @@ def _name_of_factor(factor: float, evidence: Evidence) -> str | None:
 def _known_factors(evidence: Evidence) -> Iterator[tuple[str, float]]:
     yield from (("2", 2.0), ("1/2", 0.5))
     counts: dict[int, str] = {}
-    # The input itself comes first, so that its name is given for a count that several arrays have.
+    # The input itself comes first, so that a count that several arrays have is named after it.
     for leaf in (evidence.leaf, *evidence.problem.outputs, *evidence.problem.inputs):
         for count in range(1, len(leaf.shape) + 1):
             for axes in combinations(range(len(leaf.shape)), count):
@@ -96,7 +96,7 @@ _FORMS_OF_VECTOR: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
 
 
 def _name_of_vector(factors: np.ndarray, evidence: Evidence, axis: int) -> str | None:
-    """Names factors by an argument or output with as many entries, or by a standard deviation."""
+    """Expresses the factors by an argument or output with as many entries, or by a standard deviation."""
     close = 1e-3 if evidence.leaf.eps < 1e-4 else 8 * evidence.leaf.eps
     for name, vector in _known_vectors(evidence, axis, len(factors)):
         for form, value in _FORMS_OF_VECTOR:

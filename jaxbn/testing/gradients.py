@@ -21,7 +21,7 @@ def check_gradients(
 ) -> list[Trial]:
     """Compares the gradient with the truth for every chosen cotangent.
 
-    ``values`` are the outputs. Returns the trials, which later checks pool theirs with.
+    ``values`` are the outputs. Returns the trials, so that later checks can pool them with their trials.
     """
     problem, rule = collector.problem, scorer.evaluator.rule
     trials = []
@@ -70,7 +70,7 @@ def _report_left_out_entries(collector: Collector, trials: Sequence[Trial]) -> N
 
 
 def check_zero(collector: Collector, scorer: Scorer) -> None:
-    """A cotangent of zero must give a gradient of exactly zero."""
+    """Checks that a cotangent of zero gives a gradient of exactly zero."""
     problem = collector.problem
     cotangent = zero(problem.outputs)
     gradients = scorer.evaluator.rule(problem.arrays, cotangent.arrays)[1]
@@ -131,7 +131,7 @@ def check_linearity(collector: Collector, scorer: Scorer, trials: Sequence[Trial
 
 
 def _exponents(leaves: Sequence[Leaf]) -> tuple[int, int]:
-    """Plus and minus half of the narrowest dtype's largest exponent; the rest is left for the Jacobian's entries."""
+    """Plus and minus half of the narrowest dtype's largest exponent. The other half leaves room for the Jacobian."""
     half = min(int(jnp.finfo(leaf.dtype).maxexp) for leaf in leaves) // 2
     return half, -half
 
@@ -142,7 +142,7 @@ def _rounded(arrays: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def check_determinism(collector: Collector, scorer: Scorer, seed: int) -> None:
-    """Two runs must agree bit for bit."""
+    """Checks that two runs agree bit for bit."""
     problem = collector.problem
     dy = gaussian(problem.outputs, seed, 0).arrays
     runs = [jax.tree.map(np.asarray, scorer.evaluator.rule(problem.arrays, dy)) for _ in range(2)]

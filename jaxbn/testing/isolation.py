@@ -1,10 +1,9 @@
 """Checks that a NaN spreads no further than in the reference.
 
 The channels of a batch norm do not depend on each other, nor do the images of a convolution's batch. The check looks
-for such independence in the reference: where each slice of one array affects exactly one slice of another, as each
-channel of ``x`` affects one entry of ``dgamma``, the rule must not mix the slices. It asks nothing within a slice,
-because algorithms differ there: in the zero padding beside an image, one computes zero times NaN and another skips
-the product.
+for such independence in the reference: if each slice of one array affects exactly one slice of another, as each channel
+of ``x`` affects one entry of ``dgamma``, the rule must not mix the slices. It requires nothing within a slice, because
+algorithms differ there: at the zero padding of an image, one multiplies zero by NaN and another skips the product.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ _CAUSE = "a sum or product over an axis whose entries should stay separate, or a
 
 
 def check_isolation(collector: Collector, scorer: Scorer, seed: int) -> None:
-    """Sets slices of each input and each cotangent to NaN, along each axis, and compares where the NaNs are then."""
+    """Sets slices of each input and cotangent to NaN, along each axis, and compares where the results are NaN."""
     problem, evaluator = collector.problem, scorer.evaluator
     dy = gaussian(problem.outputs, seed, 0).arrays
     for source, axis, arguments in _with_nan_slices(collector, dy):
@@ -54,9 +53,9 @@ def check_isolation(collector: Collector, scorer: Scorer, seed: int) -> None:
 
 
 def _with_nan_slices(collector: Collector, dy: Vectors) -> Iterator[tuple[str, int, list[tuple[int, Any]]]]:
-    """For each axis of each array: its name, the axis, and the arguments with one slice set to NaN.
+    """Yields, for each axis of each array, the array's name, the axis, and the arguments with one slice set to NaN.
 
-    The slices are the first, the middle and the last; each comes with its index.
+    The slices are the first, the middle and the last, which are given with their indices.
     """
     problem = collector.problem
     sources = [(f"`{leaf.name}`", problem.arrays, place, False) for place, leaf in enumerate(problem.inputs)]

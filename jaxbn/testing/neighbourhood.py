@@ -1,9 +1,9 @@
 """Decides whether the reference's gradient is right at a point where ordinary differences do not converge.
 
 At a kink the slopes on the two sides differ. Near a singularity a step of ordinary size leaves the region in which the
-function is smooth. But at points very near the arguments, with steps that are smaller still, a function is smooth in
-practice. So the gradient is compared with differences at several such points, for each output entry separately, and
-the gradient at the arguments is compared with the gradients at those points:
+function is smooth. But at points very near the arguments, and for even smaller steps, a function is smooth in practice.
+So the gradient is compared with differences at several such points, for each output entry separately, and the gradient
+at the arguments is compared with the gradients at those points:
 
 - differences converge to another value than the gradient gives: the reference is wrong;
 - the gradients nearby agree with each other, but not with the one at the arguments: the reference is wrong as well;
@@ -25,7 +25,7 @@ from jaxbn.testing.oracle import Evaluator
 from jaxbn.testing.problem import Function, Problem
 
 POINTS = 12
-"""The number of points near the arguments. A few could all lie on one side of a kink."""
+"""The number of points near the arguments. If there were few, all could lie on one side of a kink."""
 
 SCALES = ((2.0**-8, 2.0**-9), (2.0**-20, 2.0**-9), (2.0**-33, 2.0**-4))
 """Pairs of two factors: a point's distance from the arguments, and the longest step of the differences at that point.
@@ -38,14 +38,14 @@ CLOSEST = 2.0**-44
 """The distance at which gradients are compared with the gradient at the arguments."""
 
 DENSITIES = (1.0, 0.5, 0.25, 0.1)
-"""Fractions of the entries that move. If few move, one near a singularity is often not among them."""
+"""Fractions of the entries that move. If few move, an entry near a singularity often stays where it is."""
 
 CONVERGED = 1e-3
 """Differences have converged if they agree to this relative error."""
 
 
 class Verdict(NamedTuple):
-    """How many of the output entries are wrong, have a kink or cannot be decided; the others are right."""
+    """The numbers of output entries that are wrong, have a kink or cannot be decided. The others are right."""
 
     wrong: int
     kinks: int
@@ -124,7 +124,7 @@ def judge_near(problem: Problem, evaluator: Evaluator, arrays: Sequence[np.ndarr
 
 
 def _compare_with_differences(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the outputs: a wrong gradient near the arguments; cannot be decided at any point."""
+    """Returns two masks of the outputs: the gradient near the arguments is wrong, and it cannot be judged."""
     right, wrong = [], []
     for number in range(POINTS):
         displacement = near.random_displacement()
@@ -144,7 +144,7 @@ def _compare_with_differences(near: Neighbourhood) -> tuple[np.ndarray, np.ndarr
 def _slopes(
     near: Neighbourhood, displacement: np.ndarray, direction: np.ndarray, longest: float
 ) -> tuple[np.ndarray, ...]:
-    """For each output: the slope by differences at a point, its uncertainty, and the slope that the gradient gives."""
+    """Returns each output's slope by differences at a point, its uncertainty, and the slope that the gradient gives."""
     start = near.outputs(displacement)
     steps = [sign * longest * length for length in (1.0, 0.5, 0.25) for sign in (1, -1)]
     quotients = np.array([(near.outputs(displacement + step * direction) - start) / step for step in steps])
@@ -155,7 +155,7 @@ def _slopes(
 
 
 def _compare_with_gradients_nearby(near: Neighbourhood) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the outputs: another gradient at the arguments than everywhere around them; a kink."""
+    """Returns two masks of the outputs: the gradient differs from all gradients nearby, and there is a kink."""
     points = [CLOSEST * near.random_displacement() for _ in range(POINTS)]
     jumps, kinks = [], []
     for density in DENSITIES:

@@ -23,7 +23,7 @@ def to_float64(array: Any) -> np.ndarray:
 
 
 def pullback(function: Function) -> Callable[..., Any]:
-    """The function from inputs and cotangents of the outputs to the outputs and the cotangents of the inputs."""
+    """Returns a function from inputs and output cotangents to outputs and input cotangents."""
 
     def pulled(arrays: Sequence[Any], dy: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         outputs, vjp = jax.vjp(function, list(arrays))
@@ -57,8 +57,8 @@ class Evaluator:
     def in_float32(self, *vectors: Sequence[Any]) -> tuple[Any, Any]:
         """Autodiff of the reference in float32, and in float64 at the same arguments, which are rounded to float32.
 
-        Their difference is autodiff's error in float32. Nothing is precise enough to measure its error in float64,
-        which is taken to be the same but for the ratio of the two epsilons.
+        Their difference is autodiff's error in float32. Its error in float64 cannot be measured, and is estimated by
+        multiplying this one by the ratio of the two epsilons.
         """
         narrow = [[np.asarray(array).astype(np.float32) for array in arrays] for arrays in vectors]
         return jax.tree.map(to_float64, self._in_float32(*narrow)), self.exact(*narrow)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from jaxbn.testing.report import Failure, VjpReport
 
 CELLS = 48
-"""The most cells along a side of a heat map. A cell of a larger array shows the largest entry of a block."""
+"""The most cells along a side of a heat map. For a larger array, a cell shows the largest entry of a block."""
 
 WIDTH = 300
 """The width of a heat map in pixels."""
@@ -76,7 +76,7 @@ def _heat_maps(failure: "Failure") -> str:
 
 
 def _two_axes(shape: tuple[int, ...], worst: tuple[int, ...]) -> tuple[int | None, int | None, list[str]]:
-    """The two longest axes, which are drawn, and the index of the plane that they span through the worst entry."""
+    """Returns the two longest axes, which are drawn, and the index of their plane through the worst entry."""
     drawn = sorted(sorted(range(len(shape)), key=lambda axis: -shape[axis])[:2])
     index = [":" if axis in drawn else str(worst[axis]) for axis in range(len(shape))]
     if not drawn:

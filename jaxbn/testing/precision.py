@@ -1,7 +1,7 @@
-"""The precision rule: tells an error that rounding explains from a mistake.
+"""The precision rule, which distinguishes rounding errors from mistakes.
 
 Errors are measured against float64 and divided by ‖dy‖∞, the largest entry of the cotangent. For each input they are
-pooled over at least sixteen Gaussian cotangents and the special ones. The worst may be
+pooled over at least sixteen Gaussian cotangents and the special ones. The largest error may be
 
     max(4 · worst(autodiff of the reference in the same dtypes), 8 · eps · √N · S)
 
@@ -80,7 +80,7 @@ def compare(leaf: Leaf, got: np.ndarray, want: np.ndarray, autodiff: np.ndarray,
 
 def float64_autodiff(want: np.ndarray, narrow: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Estimates autodiff's result in float64: the truth plus float32's error, ``narrow − exact``, scaled down."""
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         return want + FLOAT64_TO_FLOAT32 * (narrow - exact)
 
 

@@ -1,4 +1,4 @@
-"""Describes one check: the function with a rule, the reference without, and the arrays to differentiate.
+"""Describes one check: the function with a rule, the reference without a rule, and the arrays to differentiate.
 
 The other modules see functions that map a list of floating-point arrays to a list of floating-point arrays, so that
 none of them has to handle pytrees, integers or static arguments.
@@ -39,7 +39,7 @@ def unchanged(leaf: Any) -> Any:
 
 @dataclass(frozen=True)
 class Problem:
-    """``fn`` and ``reference`` with the arguments to compare them at."""
+    """``fn``, ``reference``, and the arguments at which they are compared."""
 
     fn: Function
     reference: Function
@@ -47,7 +47,7 @@ class Problem:
     treedef: Any
     inputs: tuple[Leaf, ...]  # the floating-point arrays that are differentiated
     integer_inputs: tuple[Leaf, ...]  # the other arrays in the arguments that are differentiated
-    inputs_of_argument: dict[int, list[int]]  # an argument's position to the places of its arrays in `inputs`
+    inputs_of_argument: dict[int, list[int]]  # from an argument's position to its places in `inputs`
     argument_of_leaf: tuple[int, ...]  # for each entry of `flat`, the position of its argument
     outputs: tuple[Leaf, ...] = ()  # the floating-point ones
     has_other_outputs: bool = False
@@ -77,12 +77,12 @@ class Problem:
         return jax.tree.unflatten(self.treedef, flat)
 
     def flattened(self, function: Function, constant: Function = unchanged) -> Function:
-        """``function`` as one from a list of the inputs to a list of the floating-point outputs."""
+        """Returns ``function`` as a function from a list of the inputs to a list of the floating-point outputs."""
         on_inputs = self.on_inputs(function, constant)
         return lambda arrays: floating_leaves(on_inputs(arrays))
 
     def on_inputs(self, function: Function, constant: Function = unchanged) -> Function:
-        """``function`` as one of a list of the inputs; it returns what ``function`` returns."""
+        """Returns ``function`` as a function of a list of the inputs, with the same result."""
         return lambda arrays: function(*self.arguments_with(self.inputs, arrays, constant))
 
 
@@ -175,7 +175,7 @@ def _require_real_numbers(name: str, value: jax.Array) -> None:
         index = tuple(int(indices[0]) for indices in np.nonzero(nan))
         raise ValueError(
             f"check_custom_vjp: `{name}` is NaN at {index}; gradients cannot be compared at NaN. "
-            "How NaN spreads is checked with arguments that have none: the check inserts its own"
+            "Give arguments without NaN: the check inserts NaNs itself to see how they spread"
         )
 
 

@@ -1,8 +1,8 @@
 """Checks that the backward pass depends only on its residuals and its cotangent.
 
-A forward pass that leaves something for the backward pass in a global or an attribute works as long as the two follow
-each other directly. It fails if another call comes between them, or if JAX traces the two separately, as
-`jax.checkpoint` does. The result may also depend on how often the rule was traced.
+A forward pass may keep something for the backward pass in a global or an attribute. This works as long as the backward
+pass follows directly. It fails if another call comes between them, or if JAX traces the two separately, as in
+`jax.checkpoint`. The result may also depend on how often the rule was traced.
 """
 
 from collections.abc import Sequence

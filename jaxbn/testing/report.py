@@ -11,10 +11,10 @@ import numpy as np
 from jaxbn.testing.page import page
 
 DETAILED = 3
-"""How many failures are printed in full; then follows one line for each."""
+"""At most this many failures are printed in full. The others are printed on one line each."""
 
 BRIEF = 12
-"""How many of those lines are printed."""
+"""At most this many of those lines are printed."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Failure:
             one array.
         output: The only output whose cotangent was not zero, or None if there were several.
         cotangent: The outputs' cotangent with the largest error, such as ``"gaussian 3"``.
-        transformation: The transformation that the failure occurred under, such as ``"vmap"``, or None.
+        transformation: The transformation under which the failure occurred, such as ``"vmap"``, or None.
         index: The index of the worst entry.
         got: The rule's value there.
-        want: The value there of the reference's gradient in float64.
+        want: The reference's value there, in float64.
         error: The error there, relative to the cotangent's largest entry.
         budget: The largest error that rounding explains.
         cause: A guess at the cause.
-        reproduce: Python that reproduces the failure.
-        arrays: The rule's gradient and the right one, if the failure is of the gradient itself.
+        reproduce: Python code that reproduces the failure.
+        arrays: The rule's gradient and the right one, if ``check`` is ``"gradient"`` without a transformation.
     """
 
     check: str
@@ -71,13 +71,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class VjpReport:
-    """The outcome of `check_custom_vjp`; ``print`` it.
+    """The outcome of `check_custom_vjp`. ``print`` shows it as text.
 
     Attributes:
         function: The name of the function that was checked.
         failures: The checks that failed, in the order in which they ran; empty if none did.
         checked: The checks that were made.
-        unchecked: The checks that could not be made, or not fully, each with the reason.
+        unchecked: The checks that could not be made, or not completely, with the reasons.
         inputs: The arrays that were differentiated, with their types.
         seconds: How long the checks took.
     """
@@ -115,7 +115,7 @@ class VjpReport:
         return "\n".join([*lines, f"({self.seconds:.1f} s)"])
 
     def to_json(self) -> str:
-        """The report as a JSON object; numbers that JSON cannot express, such as NaN, are strings."""
+        """Returns the report as a JSON object. Numbers that JSON cannot express, such as NaN, are strings."""
         failures = [
             {name: _for_json(value) for name, value in vars(failure).items() if name != "arrays"}
             for failure in self.failures

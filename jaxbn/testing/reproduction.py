@@ -1,14 +1,14 @@
-"""Writes Python that reproduces a failure, given ``fn``, ``reference`` and ``args`` of `check_custom_vjp`."""
+"""Writes Python code that reproduces a failure, given ``fn``, ``reference`` and ``args`` of `check_custom_vjp`."""
 
 from jaxbn.testing.problem import Problem
 from jaxbn.testing.report import Failure
 
 _NAMES = ("vmap of the pullback", "vmap", "jit", "devices")
-"""Transformations whose label in a failure has details after the name; the longer name comes first."""
+"""Transformations whose label in a failure has details after the name. Longer names come first."""
 
 
 def command(failure: Failure, seed: int) -> str | None:
-    """Python that repeats the check of the failure's transformation, if there is one."""
+    """Returns Python code that repeats the check of the failure's transformation, if there is one."""
     if failure.transformation is None:
         return None
     name = next((name for name in _NAMES if failure.transformation.startswith(name)), failure.transformation)
@@ -16,7 +16,7 @@ def command(failure: Failure, seed: int) -> str | None:
 
 
 def program(failure: Failure, problem: Problem, cotangent: str, seed: int) -> str | None:
-    """Python that prints the wrong entry of the gradient; ``cotangent`` is Python that computes the cotangent."""
+    """Returns Python code that prints the wrong entry of the gradient. ``cotangent`` is code for the cotangent."""
     if failure.index is None:
         return command(failure, seed)
     *setup, expression = cotangent.split("\n")
@@ -39,6 +39,6 @@ def program(failure: Failure, problem: Problem, cotangent: str, seed: int) -> st
 
 
 def _place_in_gradient(failure: Failure, problem: Problem) -> int:
-    """The place of the failure's argument among the leaves of what ``vjp`` returns."""
+    """The place of the failure's argument among the leaves of the result of ``vjp``."""
     flat_index = next(leaf.flat_index for leaf in problem.inputs if leaf.name == failure.argument)
     return sum(1 for other in range(flat_index) if problem.argument_of_leaf[other] in problem.inputs_of_argument)

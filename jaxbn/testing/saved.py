@@ -23,12 +23,12 @@ class SavedBytes(NamedTuple):
 def saved_bytes(function: Callable[..., Any], *args: Any) -> SavedBytes:
     """Counts what ``jax.vjp(function, *args)`` keeps for the backward pass, without running it.
 
-    An array that is kept several times is counted once. The count is for the program that JAX traces. If that program
-    is compiled as a whole, XLA may recompute an array instead of keeping it.
+    An array that is kept several times is counted once. The count is for the traced program. If that program is
+    compiled as a whole, XLA may recompute an array instead of keeping it.
 
     Args:
         function: A function that `jax.vjp` can differentiate.
-        *args: The function's arguments: arrays or pytrees of them; `jax.ShapeDtypeStruct` will do.
+        *args: The function's arguments: arrays, `jax.ShapeDtypeStruct`, or pytrees of these.
 
     Returns:
         The bytes of inputs and of computed arrays.

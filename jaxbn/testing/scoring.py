@@ -1,4 +1,4 @@
-"""Compares what a rule returns with the truth."""
+"""Scores the results of a rule by comparing them with the truth."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,5 +51,5 @@ class Scorer:
 
 
 def _gradients(result: Any) -> list[np.ndarray]:
-    """The gradients alone of a pullback's result, which has the outputs as well."""
+    """Returns the gradients. The result of a pullback has the outputs too, which are dropped."""
     return result[1] if isinstance(result, tuple) else result

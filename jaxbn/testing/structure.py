@@ -1,6 +1,6 @@
 """Checks that each cotangent has its primal's shape, dtype and weak type, and float0 where the primal is an integer.
 
-JAX itself checks the tree and the shapes of what a rule returns, but accepts a wrong dtype.
+JAX itself checks the tree and the shapes of a rule's result, but accepts a wrong dtype.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from jaxbn.testing.report import Failure
 
 
 def check_structure(collector: Collector, seed: int, *, jit: bool) -> None:
-    """Looks at what the rule itself returns, since `jax.jit` would convert it to arrays.
+    """Checks the objects that the rule itself returns, because `jax.jit` would convert them to arrays.
 
-    Tracing is enough if the rule can be traced.
+    If the rule can be traced, it is only traced and not run.
     """
     problem = collector.problem
     leaves = [*problem.inputs, *problem.integer_inputs]
@@ -26,7 +26,7 @@ def check_structure(collector: Collector, seed: int, *, jit: bool) -> None:
     primals = [problem.flat[leaf.flat_index] for leaf in leaves]
     autodiff = cotangents
     if any(_is_weak(got) != _is_weak(primal) for got, primal in zip(cotangents, primals, strict=True)):
-        # Autodiff sometimes loses the weak type too; then the rule may.
+        # The rule may lose the weak type if autodiff loses it too.
         autodiff = _cotangents(problem, problem.reference, leaves, seed, jit=jit)
     for leaf, got, plain, primal in zip(leaves, cotangents, autodiff, primals, strict=True):
         dtype = leaf.dtype if leaf in problem.inputs else jax.dtypes.float0

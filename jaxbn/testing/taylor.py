@@ -1,4 +1,4 @@
-"""Checks the reference's own gradient, by differences: everything else is compared with that gradient.
+"""Checks the gradient of the reference by differences, because all other checks compare with that gradient.
 
 Along a direction ``v``, with ``φ(t) = ⟨dy, reference(x + t v)⟩`` in float64, the remainder ``|φ(t) − φ(0) − t φ'(0)|``
 falls as t² if the gradient is right. It falls only as t if the gradient is wrong, for instance because of a stray
@@ -24,7 +24,7 @@ STEPS = 2.0 ** -np.arange(6, 22, 2)
 
 
 def check_reference(collector: Collector, scorer: Scorer, seed: int) -> None:
-    """Moves one input at a time, so that the effect of a small input is not lost beside that of a large one."""
+    """Checks one input at a time, so that the effect of a small input is not lost beside that of a large one."""
     problem, evaluator = collector.problem, scorer.evaluator
     arrays = [to_float64(array) for array in problem.arrays]
     for place, leaf in enumerate(problem.inputs):
@@ -43,7 +43,7 @@ def check_reference(collector: Collector, scorer: Scorer, seed: int) -> None:
 def _look_closer(
     collector: Collector, evaluator: Evaluator, arrays: list[np.ndarray], place: int, order: float, seed: int
 ) -> None:
-    """Adds a failure if the gradient is wrong very near the arguments too, and reports what cannot be decided."""
+    """Adds a failure if the gradient is wrong very near the arguments too, and reports entries that are undecided."""
     problem = collector.problem
     name = problem.inputs[place].name
     subject = f"the reference's own gradient with respect to `{name}`"
@@ -84,13 +84,13 @@ def _rounds_inside(reference: Function, arrays: list[np.ndarray]) -> bool:
 
 
 def _opposite_directions(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two random directions with opposite signs in every entry, because a kink may show on one side only."""
+    """Two random directions with opposite signs in every entry, because a kink may be visible on one side only."""
     first, second = np.random.default_rng((seed, 6000)).standard_normal((2, *shape))
     return first, -np.copysign(second, first)
 
 
 def _order_of_remainder(evaluator: Evaluator, arrays: Any, place: int, direction: Any, dy: Any, gradient: Any) -> float:
-    """The power of t by which the remainder falls, from steps at which rounding does not hide it; 2 if it always does.
+    """Returns the power of t by which the remainder falls, or 2 if rounding hides the remainder at all steps.
 
     This is the slope of the remainder over the step in a log-log plot.
     """

@@ -1,4 +1,4 @@
-"""Recognises a gradient that lacks a term, by a residual that is parallel to a known array."""
+"""Recognises a gradient that lacks a term: its error is then parallel to a known array."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -8,11 +8,11 @@ import numpy as np
 from jaxbn.testing.evidence import CASES, Evidence, axes_in_words
 
 ENTRIES_PER_FACTOR = 4
-"""A factor is fitted to at least this many entries, because few entries are parallel to anything."""
+"""A factor is fitted to at least this many entries, because a few may be parallel to an array by chance."""
 
 
 def missing_term(evidence: Evidence) -> str | None:
-    """Finds an array that ``got − want`` is a multiple of.
+    """Finds an array such that ``got − want`` is a multiple of it.
 
     The factor is one number for each case, or one for each index of one or two axes.
     """
@@ -35,7 +35,7 @@ def _axes_of_factors(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def _candidates(evidence: Evidence, axes: tuple[int, ...]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Known arrays of the input's shape: for each its name and its value in every case."""
+    """Yields known arrays of the input's shape: the name, and the value in every case."""
     shape = evidence.leaf.shape
     summed = tuple(axis for axis in range(len(shape)) if axis not in axes)
     yield "a constant, such as a mean,", [np.ones(shape)] * CASES

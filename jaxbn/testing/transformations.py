@@ -19,7 +19,7 @@ from jaxbn.testing.problem import Function, Problem
 from jaxbn.testing.scoring import Scorer
 
 FACTORS = (1.0, 0.75, 0.5)
-"""The members' arguments are multiples of the caller's, so that they stay positive, triangular or infinite."""
+"""The members' arguments are multiples of the caller's, so that they stay, for example, positive or triangular."""
 
 Vectors = list[jax.Array]
 
@@ -63,7 +63,7 @@ def _runs(name: str, problem: Problem, seed: int, *, jit: bool) -> Iterator[Tran
     """The runs that check a transformation; ``jit`` says whether the other checks compile the rule."""
     members = _members(problem, seed, ())
     if name == "jit":
-        # The other checks have compiled the rule already, if that is possible.
+        # The other checks have already compiled the rule, if that is possible.
         yield TransformedRun("(not compiled)" if jit else "", run_eager if jit else run_compiled, members[:1])
     elif name == "vmap":
         for position, places in problem.inputs_of_argument.items():

@@ -1,12 +1,12 @@
-"""Compares forward mode with reverse mode, to say which rule is wrong after one of them was found to be.
+"""Compares forward mode with reverse mode after a failure, to find out which of the two rules is wrong.
 
 With the Jacobian J, the `jvp` computes ``J dx`` and the `vjp` computes ``Jᵀ dy``, so that for all vectors
 
     ⟨dy, J dx⟩ = ⟨Jᵀ dy, dx⟩
 
-If the two sides differ, one of the rules is wrong, and the reference says which. If they agree with each other but not
-with the reference, the two rules make the same mistake. JAX transposes the rule of a `jax.custom_jvp` itself; the sides
-can still differ if the rule is not linear in the tangents, or calls a function that has a transpose of its own.
+If the two sides differ, one of the rules is wrong, and the reference shows which. If they agree with each other but not
+with the reference, the two rules make the same mistake. JAX transposes the rule of a `jax.custom_jvp` itself. The sides
+can still differ if the rule is not linear in the tangents, or calls a function with a custom transpose.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from jaxbn.testing.report import Failure
 from jaxbn.testing.scoring import Scorer
 
 PAIRS = 4
-"""How many pairs of a tangent and a cotangent are tried for each argument."""
+"""The number of pairs of a tangent and a cotangent that are tried for each argument."""
 
 SAME_MISTAKE = 0.05
 """Two mistakes count as the same if they differ by less than this fraction of their size."""
@@ -46,8 +46,8 @@ class Products(NamedTuple):
 def check_transposition(collector: Collector, pullbacks: Scorer, jvps: Scorer, seed: int) -> None:
     """Adds a failure for each argument whose tangent and cotangent disagree.
 
-    ``pullbacks`` and ``jvps`` evaluate the two modes. To be called if one of them has failed: if both are right, they
-    agree as far as rounding allows.
+    ``pullbacks`` and ``jvps`` evaluate the two modes. This is needed only if one of them has failed: if both are right,
+    they agree up to rounding.
     """
     problem = collector.problem
     cause = None if _is_linear(problem, jvps, seed) else NOT_LINEAR
@@ -83,7 +83,7 @@ def _which(wrong: Sequence[str]) -> str:
 
 
 def _products(problem: Problem, pullbacks: Scorer, jvps: Scorer, place: int, seed: int) -> tuple[Products, Products]:
-    """Both sides of the identity, for tangents of one input alone."""
+    """Returns both sides of the identity, for tangents of one input alone."""
     forward, reverse = [], []
     for number in range(PAIRS):
         normal = gaussian(problem.inputs, seed, 9000 + number).arrays

@@ -16,7 +16,7 @@ from jaxbn.testing.problem import Function, Leaf, Problem, is_floating
 from jaxbn.testing.report import Failure
 
 DRAWS = 4
-"""How often the last bits of the arguments are changed at random."""
+"""The number of times that the last bits of the arguments are changed at random."""
 
 
 def with_outputs(problem: Problem) -> Problem:
@@ -45,7 +45,7 @@ def with_outputs(problem: Problem) -> Problem:
 
 
 def _output_types(function: Function, arrays: Sequence[Any]) -> Any:
-    """The outputs' types, by tracing; the outputs themselves if Python branches on values."""
+    """Returns the outputs' types by tracing, or the outputs themselves if Python branches on values."""
     try:
         return jax.eval_shape(function, arrays)
     except jax.errors.ConcretizationTypeError:
@@ -99,14 +99,14 @@ def _changes_by_rounding(
 ) -> list[float]:
     """The largest change of each output when the last bits of the arguments change.
 
-    The value of a sum whose terms cancel is no more certain than that. A gradient does not need this, because other
+    The value of a sum whose terms cancel is uncertain by this much. A gradient does not need this, because other
     cotangents show how large its terms are.
     """
     generator = np.random.default_rng(0)
     largest = [0.0] * len(exact)
     for _ in range(DRAWS):
         outputs = evaluator.exact([_neighbours(array, generator) for array in problem.arrays], zeros)[0]
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             changes = [np.abs(changed - y) for changed, y in zip(outputs, exact, strict=True)]
         largest = [
             max(before, np.max(change[np.isfinite(change)], initial=0.0))
@@ -147,7 +147,7 @@ def _require_equal_integers(problem: Problem) -> None:
 def check_values_under_differentiation(
     collector: Collector, outputs: Sequence[Any], exact: Sequence[np.ndarray], budgets: Sequence[float]
 ) -> None:
-    """The rule's forward pass, which computes the outputs again, must return the same values."""
+    """Checks that the rule's forward pass, which computes the outputs again, returns the same values."""
     for leaf, got, want, allowed in zip(collector.problem.outputs, outputs, exact, budgets, strict=True):
         score = compare(leaf, to_float64(got), want, np.where(np.isfinite(want), want, 0.0), 1.0)
         if score.error > allowed:
