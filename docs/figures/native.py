@@ -75,9 +75,8 @@ def _draw_block(axes: Axes) -> None:
 def _draw_vector(axes: Axes, row: float, column: int, text: str, face: str, color: str) -> None:
     left = column * WIDTH
     axes.add_patch(Rectangle((left, row), WIDTH - 0.12, 0.9, facecolor=face, edgecolor=MUTED, linewidth=0.8))
-    for lane in range(1, LANES):
-        x = left + lane * (WIDTH - 0.12) / LANES
-        axes.plot([x, x], [row + 0.76, row + 0.9], color=MUTED, linewidth=0.5)
+    lanes = [left + lane * (WIDTH - 0.12) / LANES for lane in range(1, LANES)]
+    axes.vlines(lanes, row + 0.76, row + 0.9, color=MUTED, linewidth=0.5)
     write_at(axes, row + 0.4, left + (WIDTH - 0.12) / 2, text, color, 8)
 
 

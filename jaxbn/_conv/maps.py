@@ -111,7 +111,7 @@ def convolve(
     Args:
         x, kernel: The images and the weights, as in `conv`.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            As in `conv`.
+            As in `conv`. ``padding`` adds zeros, so it is not the name of another border.
 
     Returns:
         ``y``, as `conv` returns it.
@@ -173,7 +173,7 @@ def convolve_input_gradient(
         kernel: The weights, as in `conv`.
         input_shape: The shape of ``x``. With a stride, inputs of several shapes give a ``y`` of the same shape.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            As in `conv`.
+            As in `conv`. ``padding`` adds zeros, so it is not the name of another border.
 
     Returns:
         ``dx`` of ``input_shape``, in ``dy``'s dtype or ``preferred_element_type``.
@@ -235,7 +235,7 @@ def convolve_kernel_gradient(
         dy: The cotangent of ``y``, of ``y``'s shape and ``x``'s dtype.
         kernel_shape: The shape of ``kernel``. With a stride, kernels of several shapes give a ``y`` of the same shape.
         stride, padding, dilation, groups, flip_kernel, dimension_numbers, precision, preferred_element_type, algorithm:
-            As in `conv`.
+            As in `conv`. ``padding`` adds zeros, so it is not the name of another border.
 
     Returns:
         ``dK`` of ``kernel_shape``, in ``x``'s dtype or ``preferred_element_type``.

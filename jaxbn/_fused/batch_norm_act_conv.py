@@ -82,7 +82,7 @@ def batch_norm_act_conv(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     forward_mode: bool = False,
 ) -> tuple[Any, ...]:
-    """Computes batch norm, a residual connection, an activation and a convolution, and saves no activation but ``x``.
+    """Computes batch norm, a residual connection, an activation and a convolution; saves only the arguments.
 
         h = activation(γ · x̂ + β + residual)    y = conv(h, kernel) + bias    with x̂ = (x − μ) / √(σ² + ε)
 

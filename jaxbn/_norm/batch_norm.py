@@ -17,7 +17,8 @@ The variance depends on the mean too, but that path adds nothing, because ``Σ (
 returned μ and σ², their cotangents dμ and dσ² add ``dμ / m + dσ² · 2 (x − μ) / m`` to dx.
 
 With a mask, every sum is over the entries where the mask is True, and dx is 0 elsewhere. If the batch is split over
-devices, every sum is over all devices. An activation φ may follow, and a residual connection r may be added before it:
+devices, the sums in dx are over all devices, while dγ and dβ are each device's part of the sum. An activation φ may
+follow, and a residual connection r may be added before it:
 
     z = γ x̂ + β + r    y = φ(z)    dz = φ′(z) dy    dr = dz
 

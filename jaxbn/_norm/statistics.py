@@ -4,10 +4,10 @@ The formula ``E[x²] − E[x]²`` loses the variance's digits if the mean is muc
 all sums here are over differences from a *pivot*, a number near the channel's mean:
 
 1. *The pivot* is one value of the channel, corrected by the mean of the differences from it over every thirteenth row
-   (with a mask, over all rows). The mean over a thirteenth of the values differs from the mean over all by at most
-   √12 σ: if a share f of the values has the mean μ + d, the others have the mean μ − d f / (1 − f), and so
-   ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is prime, and so shares no period with patterns
-   in images.
+   of the images (with a mask, or if ``x`` has no inner axis, over all values). The mean over a thirteenth of the
+   values differs from the mean over all by at most √12 σ: if a share f of the values has the mean μ + d, the others
+   have the mean μ − d f / (1 − f), and so ``σ² ≥ d² f / (1 − f)``. A single value can be √m σ away. Thirteen is prime,
+   and so shares no period with patterns in images.
 2. *One pass over the data* sums ``S = Σ (x − pivot)`` and ``Q = Σ (x − pivot)²``. Then ``S / m`` is the *correction*
    from the pivot to the mean, and ``Q − S² / m`` is the centred sum of squares. Q is at most thirteen times this sum,
    and seldom much larger than it, so that the subtraction loses few digits.
