@@ -67,7 +67,7 @@ def note(document: Mapping[str, Any]) -> str:
     machine = f"{document['cpu']}, {document['cores']} cores" if is_cpu else document["device"]
     names = {"jax": "JAX", "flax": "Flax", "equinox": "Equinox", "dm-haiku": "Haiku", "torch": "PyTorch"}
     versions = [f"{name} {document['versions'][key]}" for key, name in names.items() if key in document["versions"]]
-    return f"{document['command']}, {document['date'][:10]}; {machine}; {', '.join(versions)}"
+    return f"{document['command']}, {document['date'][:10]}; {machine}\n{', '.join(versions)}"
 
 
 def _finish(axes: Axes) -> None:

@@ -1,6 +1,7 @@
 """The parts of the site's build that Sphinx does not bring: docstrings, links that GitHub and the site share, formulas.
 
 A docstring's formula is an indented block after a blank line, without ``::``. `mark_blocks` makes it a literal block.
+A reference such as ``Deck, D5`` leads to the section of the derivation.
 Links in Markdown lead to files, as on GitHub. `redirect_links` makes them lead to pages where the site has one.
 Formulas are written as MathML, which browsers show without a script.
 """
@@ -10,6 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -45,19 +47,42 @@ def setup(app: Any) -> None:
 
 
 def _process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = mark_blocks(lines)
+    lines[:] = [_link_formulas(line) for line in mark_blocks(lines)]
+
+
+def _link_formulas(line: str) -> str:
+    """Links the formulas of a line such as ``Deck, D5`` to the sections of the derivation that explain them."""
+    if not line.strip().startswith("Deck, "):
+        return line
+    return re.sub(r"\bD\d+\b", lambda match: f"`{match[0]} <../derivation.html#{formula_anchors()[match[0]]}>`__", line)
+
+
+@cache
+def formula_anchors() -> dict[str, str]:
+    """For each of the deck's formulas the anchor of the first section of the derivation that names it."""
+    prose = re.sub(r"^```.*?^```$", "", (DOCS / "derivation.md").read_text(encoding="utf-8"), flags=re.M | re.S)
+    anchors: dict[str, str] = {}
+    for section in re.split(r"^#+ ", prose, flags=re.M)[2:]:  # after the introduction, which names all of them
+        heading = section.split("\n", 1)[0]
+        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for name in re.findall(r"\bD\d+\b", section):
+            anchors.setdefault(name, anchor)
+    return anchors
 
 
 def _process_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """Takes a class's signature from its ``__init__`` if its metaclass hides that, and writes a default by its name."""
+    """Takes a class's signature from its ``__init__`` if its metaclass hides that, and writes a default by its name.
+
+    The last two fields of every module of Linen, ``parent`` and ``name``, are left out.
+    """
     if signature is None:
         return None
     if what == "class" and signature == "(*args, **kwargs)":
         _, *parameters = inspect.signature(obj.__init__).parameters.values()
         signature = stringify_signature(inspect.Signature(parameters), show_annotation=False)
-    signature = signature.replace(".<locals>.", ".")
+    signature = re.sub(r", parent=<[^>]*>, name=None\b", "", signature.replace(".<locals>.", "."))
     return re.sub(r"<(?:class|function) '?([\w.]+)[^>]*>", r"\1", signature), returns
 
 

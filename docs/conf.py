@@ -38,6 +38,7 @@ html_theme = "furo"
 html_title = "jaxbn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_extra_path = ["explorer.html"]
 html_math_renderer = "mathml"
 html_copy_source = False

@@ -87,7 +87,7 @@ __all__ = [
     "update_running_stats",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBMODULES = (
     "cnn",

@@ -74,7 +74,8 @@ def batch_norm(*shape: int) -> Run:
 
 def normalised(x: list[Any], epsilon: float) -> list[Any]:
     """The output of batch norm for images as nested lists (N, H, W, C), in the same form."""
-    y = functional.batch_norm(torch.tensor(x).movedim(-1, 1), None, None, training=True, eps=epsilon)
+    images = torch.tensor(x).movedim(-1, 1).contiguous()  # PyTorch's default layout, in which it is more accurate
+    y = functional.batch_norm(images, None, None, training=True, eps=epsilon)
     return y.movedim(1, -1).tolist()
 
 

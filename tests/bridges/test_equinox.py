@@ -3,150 +3,36 @@
 import io
 import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec as P
 
 import jaxbn.equinox
 from jaxbn.testing import saved_bytes
+from tests.bridges.equinox_cases import (
+    BATCH,
+    CONVS,
+    KEY,
+    LAYERS,
+    NORM,
+    arrays_of,
+    draw,
+    inputs,
+    leaves_by_path,
+    made,
+    of_batch,
+    pair,
+    trained,
+    trained_by_equinox,
+)
 from tests.support.compare import assert_close
 from tests.support.sample import in_turn
-
-LEARNING_RATE = 1e-3
-BATCH = 8
-KEY: dict[str, Any] = {"key": jax.random.PRNGKey(0)}
-NORM: dict[str, Any] = {"axis_name": "batch", "mode": "batch"}
-EMA: dict[str, Any] = {"axis_name": "batch", "mode": "ema"}
-
-CONVS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "Conv": (lambda of: of.Conv(2, 3, 4, (3, 2), (2, 1), dilation=(1, 2), padding=1, **KEY), (3, 6, 5)),
-    "Conv1d": (lambda of: of.Conv1d(4, 6, 3, padding=[(2, 0)], groups=2, use_bias=False, **KEY), (4, 7)),
-    "Conv2d": (lambda of: of.Conv2d(3, 4, (2, 3), (2, 1), padding="SAME_LOWER", **KEY), (3, 6, 5)),
-    "Conv3d": (lambda of: of.Conv3d(2, 3, (2, 1, 3), padding="SAME", **KEY), (2, 4, 3, 5)),
-    "Conv1d, circular": (
-        lambda of: of.Conv1d(2, 3, 4, 2, padding="SAME_LOWER", padding_mode="CIRCULAR", **KEY),
-        (2, 7),
-    ),
-    "Conv2d, reflect": (
-        lambda of: of.Conv2d(2, 4, (3, 2), padding=[(1, 2), (0, 1)], groups=2, padding_mode="reflect", **KEY),
-        (2, 4, 5),
-    ),
-    "Conv2d, replicate": (
-        lambda of: of.Conv2d(2, 3, (3, 2), padding="SAME", dilation=2, padding_mode="REPLICATE", **KEY),
-        (2, 4, 5),
-    ),
-    "Conv1d, a border wider than the image": (
-        lambda of: of.Conv1d(2, 3, 3, padding=[(5, 9)], padding_mode="REFLECT", **KEY),
-        (2, 4),
-    ),
-    "ConvTranspose": (
-        lambda of: of.ConvTranspose(2, 3, 4, (3, 2), (2, 3), output_padding=(1, 2), padding=1, **KEY),
-        (3, 4, 5),
-    ),
-    "ConvTranspose1d": (
-        lambda of: of.ConvTranspose1d(4, 6, 3, 2, padding=[(2, 0)], groups=2, use_bias=False, **KEY),
-        (4, 5),
-    ),
-    "ConvTranspose2d": (
-        lambda of: of.ConvTranspose2d(3, 4, (2, 3), (3, 2), padding="SAME_LOWER", dilation=(1, 2), **KEY),
-        (3, 4, 5),
-    ),
-    "ConvTranspose3d": (
-        lambda of: of.ConvTranspose3d(2, 3, (2, 1, 3), (1, 1, 2), padding="SAME", output_padding=(0, 0, 1), **KEY),
-        (2, 3, 2, 4),
-    ),
-    "ConvTranspose2d, circular": (
-        lambda of: of.ConvTranspose2d(3, 4, (3, 4), (2, 1), padding="SAME", padding_mode="CIRCULAR", **KEY),
-        (3, 4, 5),
-    ),
-    "ConvTranspose1d, circular": (
-        lambda of: of.ConvTranspose1d(2, 3, 4, 3, padding="SAME_LOWER", padding_mode="CIRCULAR", dilation=2, **KEY),
-        (2, 5),
-    ),
-}
-NORMS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "BatchNorm": (lambda of: of.BatchNorm(3, **NORM), (3, 4, 2)),
-    "BatchNorm, not affine": (
-        lambda of: of.BatchNorm(3, eps=1e-2, momentum=0.7, channelwise_affine=False, **NORM),
-        (3, 4),
-    ),
-    "BatchNorm, channels alone": (lambda of: of.BatchNorm(3, **NORM), (3,)),
-    "BatchNorm, ema": (lambda of: of.BatchNorm(3, momentum=0.7, **EMA), (3, 4, 2)),
-    "BatchNorm, ema, not affine": (lambda of: of.BatchNorm(3, channelwise_affine=False, **EMA), (3,)),
-}
-LAYERS = CONVS | NORMS
-
-
-@cache
-def pair(name: str) -> tuple[Any, Any]:
-    """The layer and the state of both libraries."""
-    theirs, ours = (made(LAYERS[name][0], of) for of in (eqx.nn, jaxbn.equinox))
-    return theirs, ours
-
-
-def made(make: Any, *args: Any, **options: Any) -> Any:
-    """The layer and its state."""
-    return eqx.nn.make_with_state(make)(*args, **options)
-
-
-def of_batch(layer: Any, state: Any, x: jax.Array, **options: Any) -> tuple[jax.Array, Any]:
-    """A layer of one example, for a batch."""
-    if not isinstance(layer, eqx.nn.StatefulLayer):
-        return jax.vmap(layer)(x), state
-    call = jax.vmap(partial(layer, **options), (0, None), (0, None), axis_name="batch")
-    return call(x, state)
-
-
-def trained(layer: Any, state: Any, x: jax.Array, apply: Callable[..., Any] = of_batch) -> list[jax.Array]:
-    """Outputs, gradients and states of five steps, and then what inference does."""
-    shape = eqx.filter_eval_shape(apply, layer, state, x)[0].shape
-    weights = jnp.asarray(np.random.default_rng(7).normal(size=shape))
-
-    @eqx.filter_jit
-    def step(layer: Any, state: Any, x: jax.Array) -> Any:
-        def loss(layer_and_x: Any) -> Any:
-            y, new_state = apply(layer_and_x[0], state, layer_and_x[1])
-            return jnp.sum(weights * y) + jnp.sum(y**2), (y, new_state)
-
-        (gradients, dx), (y, new_state) = eqx.filter_grad(loss, has_aux=True)((layer, x))
-        steps = jax.tree.map(lambda slope: -LEARNING_RATE * slope, gradients)
-        return (y, gradients, dx), eqx.apply_updates(layer, steps), new_state
-
-    results = []
-    for number in range(5):
-        result, layer, state = step(layer, state, x + number)
-        results += [result, state]
-    if jax.tree.leaves(state):
-        results.append(eqx.filter_jit(apply)(eqx.nn.inference_mode(layer), state, x))
-    return arrays_of(results)
-
-
-@cache
-def trained_by_equinox(name: str) -> list[jax.Array]:
-    (layer, state), _ = pair(name)
-    return trained(layer, state, inputs(name))
-
-
-def inputs(name: str) -> jax.Array:
-    return draw((BATCH, *LAYERS[name][1]))
-
-
-def arrays_of(tree: Any) -> list[jax.Array]:
-    """Those that are not of numbers, such as a flag, as numbers."""
-    return [
-        leaf.astype(int) if leaf.dtype == bool else leaf for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))
-    ]
-
-
-def draw(shape: tuple[int, ...], dtype: Any = jnp.float64, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -166,10 +52,6 @@ def test_a_checkpoint_of_one_loads_into_the_other(name: str) -> None:
         eqx.tree_serialise_leaves(file, source)
         file.seek(0)
         assert_close(arrays_of(eqx.tree_deserialise_leaves(file, target)), arrays_of(source), 0)
-
-
-def leaves_by_path(tree: Any) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 @pytest.mark.parametrize("name", CONVS)
@@ -397,101 +279,6 @@ def test_a_state_is_counted_only_where_it_is_needed(mode: str) -> None:
     kinds = [jaxbn.equinox.BatchNorm, partial(jaxbn.equinox.BatchNorm, momentum=None), eqx.nn.BatchNorm]
     usual, counted, theirs = (len(jax.tree.leaves(eqx.nn.State(kind(3, "batch", mode=mode)))) for kind in kinds)
     assert (usual, counted) == (theirs, 4 if mode == "ema" else 3)
-
-
-class Own(eqx.nn.Conv1d):
-    """A layer of the user's, with one of Equinox's in it."""
-
-    norm: eqx.nn.BatchNorm
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.norm = eqx.nn.BatchNorm(3, **EMA)
-
-
-class Network(eqx.Module):
-    layers: eqx.nn.Sequential
-    up: eqx.nn.ConvTranspose1d
-    own: Own
-    dense: eqx.nn.Linear
-    tied: eqx.nn.Shared
-
-    def __init__(self) -> None:
-        conv = eqx.nn.Conv1d(3, 4, 3, use_bias=False, **KEY)
-        norm = eqx.nn.BatchNorm(4, **NORM)
-        self.layers = eqx.nn.Sequential([conv, norm, eqx.nn.Lambda(jax.nn.relu)])
-        self.up = eqx.nn.ConvTranspose1d(4, 3, 2, 2, use_bias=False, **KEY)
-        self.own = Own(3, 2, 3, **KEY)
-        self.dense = eqx.nn.Linear(2, 2, **KEY)
-        pair = [eqx.nn.Conv1d(2, 2, 1, **KEY) for _ in range(2)]
-        self.tied = eqx.nn.Shared(pair, lambda pair: pair[1].weight, lambda pair: pair[0].weight)
-
-    def __call__(self, x: jax.Array, state: Any) -> Any:
-        x, state = self.layers(x, state)
-        x, state = self.own.norm(self.up(x), state)
-        first, second = self.tied()
-        return second(first(self.own(x))), state
-
-
-def apply_network(model: Any, state: Any, x: jax.Array) -> Any:
-    return jax.vmap(model, (0, None), (0, None), axis_name="batch")(x, state)
-
-
-def test_swap() -> None:
-    model, state = made(Network)
-    swapped, report = jaxbn.equinox.swap(model)
-    assert report.replaced == ("layers.layers.0", "layers.layers.1", "up", "own.norm", "tied.pytree.0", "tied.pytree.1")
-    assert report.left == {"own": "a Own; derive it from jaxbn's layer, and it computes by jaxbn"}
-    assert "6 layers compute by jaxbn" in str(report)
-    leaves = zip(jax.tree.leaves(swapped), jax.tree.leaves(model), strict=True)
-    assert all(ours is theirs for ours, theirs in leaves)
-    assert [path for path, _ in leaves_by_path(swapped)] == [path for path, _ in leaves_by_path(model)]
-    assert swapped.layers[1].batch_state_index is model.layers[1].batch_state_index
-
-    x = draw((5, 3, 6))
-    text = str(jax.make_jaxpr(partial(apply_network, swapped, state))(x))
-    counts = (len(re.findall(r"\bconvolve\[", text)), text.count("conv_general_dilated["))
-    assert counts == (4, 1)  # that of the user's own layer
-    assert_close(trained(swapped, state, x, apply_network), trained(model, state, x, apply_network), 1e-10)
-    assert jaxbn.equinox.swap(swapped)[1].left["up"] == "which computes by jaxbn already"
-
-
-def test_an_optimizers_state_is_swapped_with_its_model() -> None:
-    layer, optimizer = eqx.nn.Conv1d(3, 4, 3, **KEY), optax.adam(0.1)
-    state = optimizer.init(eqx.filter(layer, eqx.is_array))
-    gradients: list[Any] = [layer, jaxbn.equinox.swap(layer)[0]]
-    states = [state, jaxbn.equinox.swap(state)[0]]
-    theirs, ours = (optimizer.update(*each)[0] for each in zip(gradients, states, strict=True))
-    assert_close(jax.tree.leaves(ours), jax.tree.leaves(theirs), 0)
-
-
-def test_a_swapped_layer_is_the_same_tree_as_one_that_is_made() -> None:
-    for name in ("BatchNorm", "Conv2d", "ConvTranspose1d"):
-        (theirs, _), (ours, _) = pair(name)
-        swapped, report = jaxbn.equinox.swap(theirs)
-        assert report.replaced == ("the model itself",)
-        assert jax.tree.structure(swapped) == jax.tree.structure(ours)
-
-
-def test_a_layer_that_is_twice_in_a_model_is_one_layer_in_the_copy() -> None:
-    layer = eqx.nn.Conv1d(3, 4, 3, **KEY)
-    (first, second), report = jaxbn.equinox.swap([layer, {"again": layer}])
-    assert first is second["again"]
-    assert report.replaced == ("0", "1.again")
-    assert type(layer) is eqx.nn.Conv1d
-
-
-@pytest.mark.parametrize(
-    ("model", "error", "message"),
-    [
-        (3, TypeError, "swap: `model` is of type int; it must be an equinox.Module, or a container of them"),
-        (eqx.nn.Linear(2, 2, **KEY), ValueError, "swap: `model` has no Conv, ConvTranspose or BatchNorm of Equinox"),
-        (None, ValueError, "swap: `model` has no Conv, ConvTranspose or BatchNorm of Equinox"),
-    ],
-)
-def test_what_cannot_be_swapped(model: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match="^" + re.escape(message)):
-        jaxbn.equinox.swap(model)
 
 
 @pytest.mark.parametrize("of", [eqx.nn, jaxbn.equinox])

@@ -9,8 +9,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -25,6 +26,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 SHARED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples/trainer/README.md"]
 SUBMODULES = sorted(set(dir(jaxbn)) - set(jaxbn.__all__) - {"__version__"})
 EXAMPLES = ("getting-started", "coming-from", "slow-convolutions", "training", "memory", "checker")
+MAPS = ("forward", "dx", "dkernel")
 FENCE = re.compile(r"^(```+)(.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
 
@@ -136,8 +138,12 @@ def test_the_report_on_the_page_is_the_checkers() -> None:
         assert is_measured or line in report.splitlines(), line
 
 
-def test_numbers_on_the_pages_are_those_of_the_results() -> None:
-    bridges = json.loads(read(ROOT / "benchmarks/results/bridges.json"))["results"]
+def results(name: str) -> Any:
+    return json.loads(read(ROOT / "benchmarks/results" / f"{name}.json"))
+
+
+def test_numbers_of_slow_convolutions() -> None:
+    bridges = results("bridges")["results"]
     rows = re.findall(
         r"^\| \[(#\d+)\].*\| ([\d.]+) ms \| ([\d.]+) ms \| (\d+) \|$", read(DOCS / "slow-convolutions.md"), re.M
     )
@@ -157,3 +163,104 @@ def test_numbers_on_the_pages_are_those_of_the_results() -> None:
         patched, layers = (result for result in bridges if result["case"] == case)
         times = layers["milliseconds_before"], patched["milliseconds_after"], layers["milliseconds_after"]
         assert [float(number) for number in numbers] == pytest.approx([*times, layers["ratio"]], rel=0.03)
+
+
+def test_numbers_in_the_readme() -> None:
+    text = " ".join(read(ROOT / "README.md").split())
+    bridges, native, cpu = results("bridges")["results"], results("native"), results("cpu")["results"]
+    resnet, cnn, compilation = (
+        only(row["ratio"] for row in cpu if (row["case"], row["quantity"]) == key)
+        for key in (("ResNet-18, training step", "time"), ("training step", "time"), ("training step", "compilation"))
+    )
+    issues = [row["ratio"] for row in bridges if row["group"] == "JAX's open issues"]
+    faster = f"{number(resnet)} times on a training step of ResNet-18, {number(cnn)} on one of a small CNN"
+    assert f"{faster}, {min(issues):.0f} to {max(issues):.0f} on convolutions from four" in text
+    assert f"it takes up to {1 / compilation:.1f} times as long" in text
+
+    dense, groups = (means(native, group, "torch") for group in ("dense", "groups and depthwise"))
+    step = only(row["torch"] for row in native["results"] if row["group"] == "training step" and row["case"] != "CNN")
+    assert f"for dense convolutions PyTorch takes {extent(dense)} times as long as jaxbn" in text
+    assert f"for grouped ones {extent(groups)} times, for a training step of ResNet-18 {number(step)} times" in text
+    layer, line = (1 / only(row["torch"] for row in bridges if row["case"] == case) for case in ("#23713", "#12868"))
+    assert f"is {layer:.0f} times as fast in PyTorch, a 1×1 convolution of a single line {line:.0f} times" in text
+    kinds = ("dense", "groups and depthwise", "1-D and 3-D")
+    without = [mean for group in kinds for mean in means(native, group, "without")]
+    assert f"convolutions take {extent(without)} times as long as with them" in text
+
+
+def only(values: Iterable[float]) -> float:
+    (value,) = values
+    return value
+
+
+def extent(values: Sequence[float]) -> str:
+    return f"{number(min(values))} to {number(max(values))}"
+
+
+PLAIN_JAX = {  # the rows of the first table on the page about speed, and the cases that they show
+    "3×3 inside `lax.scan`": ["3×3 in lax.scan"],
+    "3×3 under `vmap` over 8 inputs and kernels": ["3×3 under vmap"],
+    "2, 4, 8, 32 groups": [f"groups {groups}" for groups in (2, 4, 8, 32)],
+    "depthwise 3×3, 5×5, 7×7": [f"depthwise {side}×{side}" for side in (3, 5, 7)],
+    "1×1": ["1×1"],
+    "patches 4×4 of 32 channels, 16×16": ["patches 4×4, 32→64", "patches 16×16, 3→192"],
+    "transposed, stride 2, in 2-D and 3-D": ["transposed 4×4 stride 2", "transposed 3×3×3 stride 2"],
+    "3×3, 128 images of 32×32, 64→64; 64→128 with stride 2": [
+        "large batch, 32×32, 64→64",
+        "large batch, 32×32, 64→128, stride 2",
+    ],
+}
+TRAINING_STEPS = {
+    "a training step of ResNet-18, 128 images of 32×32": "ResNet-18, training step",
+    "of the small network of `jaxbn.cnn`, as many images": "training step",
+    "eight of its steps inside `lax.scan`, 32 images of 16×16": "8 training steps in scan",
+    "two of ResNet-18's inside `lax.scan`, 16 images of 32×32": "ResNet-18, 2 training steps in scan",
+}
+KERNELS = {
+    "dense, 2-D": "dense",
+    "2 to 32 groups, and depthwise": "groups and depthwise",
+    "1-D and 3-D": "1-D and 3-D",
+    "3×3 under `vmap` over eight images and kernels": "family under vmap",
+    "four images of 8×8, 8 channels": "small",
+    "3×3 from 64 to 64 channels, in bfloat16": "bfloat16",
+    "eight steps of `jaxbn.cnn` inside `lax.scan`": "in scan",
+}
+
+
+def test_numbers_of_speed() -> None:
+    page, native = read(DOCS / "speed.md"), results("native")
+    by_case = {(row["case"], row["quantity"]): row for row in results("cpu")["results"]}
+    tables = [
+        [label, *(numbers(by_case[case, map_]["ratio"] for case in cases if (case, map_) in by_case) for map_ in MAPS)]
+        for label, cases in PLAIN_JAX.items()
+    ]
+    for label, case in TRAINING_STEPS.items():
+        row = by_case[case, "time"]
+        ratios = [row["ratio"], *(row["peers"][name] for name in ("Flax", "Equinox", "PyTorch"))]
+        tables.append([label, *map(number, ratios)])
+    for label, group in KERNELS.items():
+        tables.append([label, *(numbers(means(native, group, side)) for side in ("torch", "without"))])
+    lines = page.splitlines()
+    for cells in tables:
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in lines
+
+
+def numbers(values: Iterable[float]) -> str:
+    return ", ".join(map(number, values))
+
+
+def means(native: Any, group: str, side: str) -> list[float]:
+    """The geometric means of a group, for the forward pass and the two gradients, or for whole steps."""
+    return [row["mean"] for row in native["summary"] if (row["group"], row["side"]) == (group, side)]
+
+
+def number(value: float) -> str:
+    """Two digits of it."""
+    return f"{value:.2f}" if value < 0.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {jaxbn.__version__}\n" in read(ROOT / "CITATION.cff")
+    heading, released = re.findall(r"^## (\S+) \((.*)\)$", read(ROOT / "CHANGELOG.md"), re.MULTILINE)[0]
+    assert heading == jaxbn.__version__
+    assert f"\ndate-released: {released}\n" in read(ROOT / "CITATION.cff")
