@@ -1,5 +1,7 @@
 """Draws the register block of the native kernels: where its pixels lie, and its sums."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -84,5 +86,5 @@ def _subscript(number: int) -> str:
     return chr(ord("₀") + number)
 
 
-def _centred(color: str) -> dict[str, object]:
+def _centred(color: str) -> dict[str, Any]:
     return {"ha": "center", "fontsize": 9.5, "color": color}

@@ -21,14 +21,14 @@ def report() -> Figure:
     scale = np.abs(np.stack([got, wanted])).max()
     titles = ("got", "wanted, by autodiff", "got − wanted")
     for axes, plane, title in zip(maps, (got, wanted, got - wanted), titles, strict=True):
-        image = axes.imshow(plane, cmap="RdBu_r", vmin=-scale, vmax=scale)
+        axes.imshow(plane, cmap="RdBu_r", vmin=-scale, vmax=scale)
         i, j = failure.index
         axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2))
         axes.set_title(title, fontsize=10, color=INK)
         axes.set(xticks=range(plane.shape[1]), xlabel="channel")
         axes.set_yticks([0, 5, 10, 15])
     maps[0].set_ylabel("image")
-    figure.colorbar(image, ax=maps, shrink=0.8, pad=0.02)
+    figure.colorbar(maps[0].images[0], ax=maps, shrink=0.8, pad=0.02)
     for channel, color in enumerate(matplotlib.colormaps["viridis"](np.linspace(0, 0.85, got.shape[1]))):
         scatter.plot(x_hat[:, channel], (got - wanted)[:, channel], "o-", color=color, markersize=3, linewidth=0.8)
     scatter.set_title("got − wanted against x̂, a line for each channel", fontsize=10, color=INK)
