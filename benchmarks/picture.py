@@ -79,7 +79,7 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Axes, loc: str) -> None:
+def _legend(axes: Axes, loc: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     named = dict(zip(labels, handles, strict=True))
     axes.legend(named.values(), named.keys(), loc=loc, frameon=False, fontsize=8.5)
