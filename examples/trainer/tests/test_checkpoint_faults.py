@@ -133,6 +133,6 @@ def test_no_damage_is_loaded_as_if_it_were_whole(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     """A sample; `python -m examples.trainer.tests.kills` is the whole."""
-    at_a_file, at_random = kills.kill_all(tmp_path, count=1, every=120, seed=1)["kills"]
-    assert (at_a_file["killed"], at_a_file["wrong"]) == (True, [])
-    assert at_random["wrong"] == []
+    found = kills.kill_all(tmp_path, count=1, every=220, seed=1)["kills"]
+    assert [kill["wrong"] for kill in found] == [[]] * 3
+    assert all(kill["killed"] for kill in found[:2])  # the last one is at a random moment, when it may be over
