@@ -7,8 +7,6 @@ import importlib
 import inspect
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,12 @@ import pytest
 
 import jaxbn
 from examples import check_your_own_layer
-from tests.support.compiled import environment_without_effort
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 SHARED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples/trainer/README.md"]
 SUBMODULES = sorted(set(dir(jaxbn)) - set(jaxbn.__all__) - {"__version__"})
-EXAMPLES = ("getting-started", "coming-from", "slow-convolutions", "training", "memory", "checker")
 MAPS = ("forward", "dx", "dkernel")
 FENCE = re.compile(r"^(```+)(.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
@@ -109,24 +105,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_included_files_exist() -> None:
     included = [page.parent / path for page in PAGES for path in re.findall(r"^```\{include\} (.*)$", read(page), re.M)]
     assert {path.resolve() for path in included} == set(SHARED[1:])
-
-
-def test_examples_run() -> None:
-    """Each page's Python in a namespace of its own, all in one process."""
-    texts = {page: read(DOCS / f"{page}.md") for page in EXAMPLES}
-    blocks = {page: re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) for page, text in texts.items()}
-    assert all(blocks.values())
-    assert not [page for page in PAGES if page.stem not in EXAMPLES and "```python\n" in read(page)]
-    programs = {page: "\n".join(code) for page, code in blocks.items()}
-    run = f"for page, code in {programs!r}.items(): exec(compile(code, page, 'exec'), {{}}); jaxbn.unpatch_jax()"
-    env = environment_without_effort() | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", f"import jaxbn\n{run}"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 layers compute by jaxbn: layers.0, layers.1" in done.stdout
-    (accuracy,) = re.findall(r"^test accuracy: (.*)%$", done.stdout, re.MULTILINE)
-    assert float(accuracy) >= 97
 
 
 def test_the_report_on_the_page_is_the_checkers() -> None:
