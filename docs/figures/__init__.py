@@ -1,6 +1,6 @@
 """Draws figures of the pages from computed numbers; ``python -m docs.figures`` writes the SVG files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -20,12 +20,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
-def write(folder: Path, names: Iterable[str] = FIGURES) -> None:
-    """Writes the figures into the folder. The bytes are the same each time on one machine with the same versions."""
+def write(folder: Path) -> None:
+    """Writes every figure into the folder. The bytes are the same each time on one machine with the same versions."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "jaxbn", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
-        for name in names:
-            figure = FIGURES[name]()
+        for name, draw in FIGURES.items():
+            figure = draw()
             _fix_layout(figure)
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 

@@ -126,13 +126,9 @@ def test_a_power_cut_finds_a_save_on_the_disk_before_an_older_one_goes(
 
 def test_no_damage_is_loaded_as_if_it_were_whole(tmp_path: Path) -> None:
     """A sample; `python -m examples.trainer.tests.corruptions` is the whole."""
-    found = corruptions.corrupt(tmp_path, {"bit flips": 30, "truncations": 10}, seed=1)
+    found = corruptions.corrupt(tmp_path, {"bit flips": 30, "truncations": 30}, seed=1)
     assert found["wrong"] == []
-    # Of ten truncations alone all may be harmless: which files they meet differs from run to run.
-    assert {outcome for each in found["outcomes"].values() for outcome in each} == {
-        corruptions.NAMED,
-        corruptions.HARMLESS,
-    }
+    assert all(set(outcomes) == {corruptions.NAMED, corruptions.HARMLESS} for outcomes in found["outcomes"].values())
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
